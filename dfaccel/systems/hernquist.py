@@ -1,0 +1,170 @@
+"""The Hernquist sphere, with isotropic or with radially biased velocities."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfaccel.systems.base import Array, SphericalSystem, horner, namespace
+
+__all__ = ["Hernquist"]
+
+# arcsin(sqrt B) / sqrt(B (1 - B)) = sum_k c_k B^k with c_0 = 1, c_k = c_{k-1} 2k / (2k + 1); in the bracket of the
+# isotropic DF, (1 - 2B)(8B^2 - 8B - 3) = -3 - 2B + 24B^2 - 16B^3 removes the first two terms. Here: bracket / B^2.
+_ARCSIN = np.cumprod([1.0] + [2 * k / (2 * k + 1) for k in range(1, 24)])
+_BRACKET = (3 * _ARCSIN[2:] + np.pad([24.0, -16.0], (0, len(_ARCSIN) - 4))).tolist()
+_SMALL = 0.15  # binding energy below which the series is used
+
+
+def _shape(b: Array, c: Array) -> Array:
+    """Return K(B), which falls from 25.6 at B = 0 to 3 pi / 2 at B = 1, for 0 < b and c = 1 - b."""
+    xp = namespace(b)
+    small = b < _SMALL
+    series = horner(_BRACKET, xp.where(small, b, 0.0)) * c**0.5
+    b, c = xp.where(small, 0.5, b), xp.where(small, 0.5, c)
+    root = b**0.5
+    closed = ((1 - 2 * b) * (8 * b * b - 8 * b - 3) * c**0.5 + 3 * xp.arctan2(root, c**0.5) / root) / (b * b)
+    return xp.where(small, series, closed)
+
+
+@dataclass(frozen=True, repr=False)
+class Hernquist(SphericalSystem):
+    r"""The Hernquist (1990) sphere with constant velocity anisotropy 0 or 1/2.
+
+    In natural units, with :math:`B = -E = 1/(1+r) - v^2/2 > 0` and the angular momentum :math:`L`,
+
+    .. math::
+        \Phi &= -\frac{1}{1 + r}, \qquad \rho = \frac{1}{2\pi r (1 + r)^3},\\
+        f_{\beta=0} &= \frac{\sqrt{B}}{\sqrt{2}\,(2\pi)^3 (1-B)^2}
+            \left[(1-2B)(8B^2-8B-3) + \frac{3\arcsin\sqrt{B}}{\sqrt{B(1-B)}}\right],\\
+        f_{\beta=1/2} &= \frac{3 E^2}{4\pi^3 L}.
+
+    Parameters
+    ----------
+    mass
+        Total mass.
+    scale
+        Scale radius.
+    beta
+        Velocity anisotropy, 1 - (tangential / radial one-dimensional velocity dispersion)^2: 0 or 0.5.
+    G
+        Gravitational constant in the user's units.
+    r_max
+        Radius beyond which there are no stars; see `truncated`.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not a number.
+    ValueError
+        If a parameter is not positive, or `beta` is neither 0 nor 0.5.
+
+    Notes
+    -----
+    Sources: Hernquist (1990), ApJ 356, 359, equations 2, 5, 10 and 17; Baes and Dejonghe (2002), A&A 393, 485, for
+    the anisotropic DF.
+
+    *Accuracy.* The bracket starts as -3 + 3 for small B and 1 - B cancels for B near 1. Written as
+    :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and 1 - B = r/(1+r) + v^2/2 computed
+    directly, nothing cancels and nothing overflows.
+
+    *Exact isotropic speeds.* K falls monotonically from 25.6 to 3 pi/2, which makes [B/(1-B)]^{5/2} a tight
+    envelope. With q = v/v_esc and u = q^2 (1+r) / (r+q^2), which runs from 0 to 1, B/(1-B) = (1-u)/r, and the envelope
+    q^2 [B/(1-B)]^{5/2} dq becomes u^{1/2} (1-u)^{5/2} (1+r-u)^{-5/2} du. For small r propose u = U^{2/3} and
+    accept with [(1-u)(1+r) / (1+r-u)]^{5/2}; for large r propose from Beta(3/2, 7/2) and accept with
+    [r / (1+r-u)]^{5/2}; in both cases multiplied by K(B)/25.6.
+
+    *Exact anisotropic velocities.* For beta = 1/2 the angle from the radial direction is uniform on [0, pi] and
+    (v/v_esc)^2 = 1 - U^{1/3}.
+
+    Examples
+    --------
+    >>> Hernquist(beta=0.5).sample(1000, rng=1).shape
+    (1000, 6)
+    """
+
+    mass: float = 1.0
+    scale: float = 1.0
+    beta: float = 0.0
+    G: float = 1.0
+    r_max: float = np.inf
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        if self.beta not in (0.0, 0.5):
+            raise ValueError(f"beta must be 0 or 0.5; got {self.beta!r}")
+        object.__setattr__(self, "beta", float(self.beta))
+
+    def _potential(self, r2: Array) -> Array:
+        return -1 / (1 + r2**0.5)
+
+    def _pull(self, r2: Array) -> Array:
+        r = namespace(r2).where(r2 == 0, 1.0, r2) ** 0.5
+        return 1 / (r * (1 + r) ** 2)
+
+    def _density(self, r2: Array) -> Array:
+        r = r2**0.5
+        return 1 / (2 * np.pi * r * (1 + r) ** 3)
+
+    def _enclosed(self, r: Array) -> Array:
+        return (r / (1 + r)) ** 2
+
+    def _dispersion2(self, r: Array) -> Array:
+        if self.beta:
+            return 1 / (4 * (1 + r))
+        # r (1+r)^3 sum_{k>=5} t^k / k, where the sum is -log(1-t) less its first four terms
+        xp = namespace(r)
+        t = 1 / (1 + r)
+        small = t < 0.25
+        series = t**5 * horner([1 / k for k in range(5, 33)], xp.where(small, t, 0.0))
+        safe = xp.where(small | (r == 0), 1.0, r)
+        closed = xp.log1p(1 / safe) - t * horner([1, 1 / 2, 1 / 3, 1 / 4], t)
+        return r * (1 + r) ** 3 * xp.where(small, series, closed)
+
+    def _log_df(self, x: Array, v: Array, outside: Array) -> Array:
+        xp = namespace(x)
+        r = (x * x).sum(-1) ** 0.5
+        kinetic = (v * v).sum(-1) / 2
+        b = 1 / (1 + r) - kinetic
+        outside = outside | (b <= 0)
+        b = xp.where(outside, 0.5, b)
+        if self.beta:
+            moment = xp.linalg.cross(x, v)
+            l2 = xp.where(outside, 1.0, (moment * moment).sum(-1))
+            log_f = 2 * xp.log(b) - xp.log(l2) / 2 + np.log(3 / (4 * np.pi**3))
+        else:
+            c = xp.where(outside, 0.5, r / (1 + r) + kinetic)
+            log_f = 2.5 * xp.log(b / c) + xp.log(_shape(b, c)) - np.log(np.sqrt(2) * (2 * np.pi) ** 3)
+        return xp.where(outside, -np.inf, log_f)
+
+    def _radius(self, u: NDArray) -> NDArray:
+        return (u + np.sqrt(u)) / (1 - u)
+
+    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+        if self.beta:
+            q2, cosine = 1 - np.cbrt(rng.random(len(r))), np.cos(np.pi * rng.random(len(r)))
+        else:
+            q2, cosine = np.empty(len(r)), 2 * rng.random(len(r)) - 1
+            near = r < 1
+            for side in (True, False):
+                rows = np.flatnonzero(near == side)
+                while len(rows):
+                    drawn, accepted = _propose(r[rows], side, rng)
+                    q2[rows[accepted]] = drawn[accepted]
+                    rows = rows[~accepted]
+        return np.sqrt(2 * q2 / (1 + r)), cosine
+
+
+def _propose(r: NDArray, near: bool, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Propose (v/v_esc)^2 at the radii r and say which to keep; see the notes of `Hernquist`."""
+    if near:
+        u = np.cbrt(rng.random(len(r))) ** 2
+        ratio = (1 - u) * (1 + r) / (1 + r - u)
+    else:
+        u = rng.beta(1.5, 3.5, len(r))
+        ratio = r / (1 + r - u)
+    q2 = r * u / (1 + r - u)
+    b = (1 - q2) / (1 + r)
+    chance = ratio**2 * np.sqrt(ratio) * _shape(b, (r + q2) / (1 + r)) / 25.6
+    return q2, rng.random(len(r)) < chance

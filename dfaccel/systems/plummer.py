@@ -1,0 +1,78 @@
+"""The Plummer sphere."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfaccel.systems.base import Array, SphericalSystem, namespace
+
+__all__ = ["Plummer"]
+
+
+@dataclass(frozen=True, repr=False)
+class Plummer(SphericalSystem):
+    r"""The Plummer (1911) sphere with isotropic velocities.
+
+    In natural units, with the energy per mass :math:`E = v^2/2 + \Phi < 0`,
+
+    .. math:: \Phi = -\frac{1}{\sqrt{1 + r^2}}, \qquad f = \frac{24\sqrt{2}}{7\pi^3}\,(-E)^{7/2}.
+
+    Parameters
+    ----------
+    mass
+        Total mass.
+    scale
+        Scale radius.
+    G
+        Gravitational constant in the user's units.
+    r_max
+        Radius beyond which there are no stars; see `truncated`.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not a number.
+    ValueError
+        If a parameter is not positive.
+
+    Notes
+    -----
+    Source: Dejonghe (1987), MNRAS 224, 13; sampling after Aarseth, Henon and Wielen (1974), A&A 37, 183, with
+    (v / v_esc)^2 drawn from its Beta(3/2, 9/2) distribution.
+
+    Examples
+    --------
+    >>> Plummer().sample(1000, rng=1).shape
+    (1000, 6)
+    """
+
+    def _potential(self, r2: Array) -> Array:
+        return -((1 + r2) ** -0.5)
+
+    def _pull(self, r2: Array) -> Array:
+        return (1 + r2) ** -1.5
+
+    def _density(self, r2: Array) -> Array:
+        return 3 / (4 * np.pi) * (1 + r2) ** -2.5
+
+    def _enclosed(self, r: Array) -> Array:
+        return (r / (1 + r * r) ** 0.5) ** 3
+
+    def _dispersion2(self, r: Array) -> Array:
+        return (1 + r * r) ** -0.5 / 6
+
+    def _log_df(self, x: Array, v: Array, outside: Array) -> Array:
+        xp = namespace(x)
+        binding = (1 + (x * x).sum(-1)) ** -0.5 - (v * v).sum(-1) / 2
+        outside = outside | (binding <= 0)
+        log_f = 3.5 * xp.log(xp.where(outside, 1.0, binding)) + np.log(24 * np.sqrt(2) / (7 * np.pi**3))
+        return xp.where(outside, -np.inf, log_f)
+
+    def _radius(self, u: NDArray) -> NDArray:
+        t = 2 / 3 * np.log(u)
+        return np.sqrt(np.exp(t) / -np.expm1(t))
+
+    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+        q2 = rng.beta(1.5, 4.5, len(r))
+        return np.sqrt(2 * q2 / np.sqrt(1 + r * r)), 2 * rng.random(len(r)) - 1
