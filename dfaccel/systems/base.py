@@ -1,7 +1,8 @@
 """What every spherical equilibrium system shares: units, truncation, and stars from radii and speeds."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ Array = Any  # a NumPy array or a torch tensor; the same type comes out
 CHUNK = 16_384  # stars drawn at a time: the work arrays stay in the cache
 
 
-def namespace(array: Array) -> Any:  # noqa: ANN401
+def namespace(array: Array) -> ModuleType:
     """Return the module, NumPy or torch, whose functions apply to `array`."""
     return torch if isinstance(array, torch.Tensor) else np
 
@@ -40,19 +41,18 @@ def _real(value: ArrayLike | torch.Tensor, name: str, size: int | None = None) -
     return array
 
 
-@dataclass(frozen=True)
 class SphericalSystem(ABC):
     """A spherical stellar system in equilibrium in the gravity of its own mass.
 
-    A subclass gives the formulas in natural units, G = mass = scale = 1, as the methods with an underscore; this class
-    supplies the user's units, the truncation and the stars. Every method takes NumPy arrays (or lists) and torch
-    tensors and returns the same type; torch results can be differentiated.
+    A subclass is a frozen dataclass that gives the formulas in natural units, G = mass = scale = 1, as the methods
+    with an underscore; this class supplies the user's units, the truncation and the stars. Every method takes NumPy
+    arrays (or lists) and torch tensors and returns the same type; torch results can be differentiated.
     """
 
-    mass: float = 1.0
-    scale: float = 1.0
-    G: float = 1.0
-    r_max: float = np.inf
+    mass: float
+    scale: float
+    G: float
+    r_max: float
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -159,7 +159,8 @@ class SphericalSystem(ABC):
         ValueError
             If the last axis of `x` does not have three entries.
         """
-        return self.mass / self.scale**3 * self._density(self._r2(x))
+        with np.errstate(divide="ignore"):  # infinite at the centre of a cusp
+            return self.mass / self.scale**3 * self._density(self._r2(x))
 
     def enclosed_mass(self, r: Array) -> Array:
         """Return the mass inside the radius r, shape (...) as `r` (the whole system's, also when it is truncated)."""
@@ -196,7 +197,9 @@ class SphericalSystem(ABC):
         w = _real(w, "w", 6)
         x, v = w[..., :3] / self.scale, w[..., 3:] / self.velocity_unit
         outside = (x * x).sum(-1) >= (self.r_max / self.scale) ** 2
-        return self._log_df(x, v, outside) - np.log(self._kept) - 3 * np.log(self.scale * self.velocity_unit)
+        with np.errstate(divide="ignore"):  # infinite at the centre of a cusp, and on radial orbits for beta > 0
+            log_f = self._log_df(x, v, outside)
+        return log_f - np.log(self._kept) - 3 * np.log(self.scale * self.velocity_unit)
 
     def truncated(self, r_max: float) -> Self:
         """Return the same system without the stars at r >= `r_max`.

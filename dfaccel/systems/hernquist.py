@@ -1,6 +1,6 @@
 """The Hernquist sphere, with isotropic or with radially biased velocities."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class Hernquist(SphericalSystem):
     scale: float = 1.0
     beta: float = 0.0
     G: float = 1.0
-    r_max: float = np.inf
+    r_max: float = field(default=np.inf, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -1,6 +1,6 @@
 """The Plummer sphere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,11 @@ class Plummer(SphericalSystem):
     >>> Plummer().sample(1000, rng=1).shape
     (1000, 6)
     """
+
+    mass: float = 1.0
+    scale: float = 1.0
+    G: float = 1.0
+    r_max: float = field(default=np.inf, kw_only=True)
 
     def _potential(self, r2: Array) -> Array:
         return -((1 + r2) ** -0.5)
