@@ -2,12 +2,15 @@
 
 import math
 import operator
+import warnings
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["count", "phase_space", "positive"]
+__all__ = ["count", "finite_coordinates", "phase_space", "points", "positive", "training_stars"]
+
+MIN_STARS = 1000
 
 
 def positive(value: float, name: str, *, infinite: bool = False) -> float:
@@ -103,3 +106,69 @@ def phase_space(w: ArrayLike | torch.Tensor, name: str = "w") -> NDArray[np.floa
             f"{name} has {number} non-finite row{'s' if number > 1 else ''}, first at index {int(bad.argmax())}"
         )
     return array
+
+
+def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
+    """Return positions as a finite float64 array of shape (m, 3).
+
+    Raises
+    ------
+    ValueError
+        If the shape is not (m, 3), if there are no rows, or if a row holds NaN or infinity.
+
+    Examples
+    --------
+    >>> points([[1, 0, 0]]).shape
+    (1, 3)
+    """
+    array = np.asarray(x, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 3 or not len(array):
+        raise ValueError(f"{name} must have shape (m, 3), m >= 1; got {array.shape}")
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise ValueError(f"{name} has {int(bad.sum())} non-finite rows, first at index {int(bad.argmax())}")
+    return array
+
+
+def training_stars(w: NDArray[np.float64]) -> None:
+    """Check that stars can be learned from; warn if more than 1 % of them are repeated.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 1,000 stars or a column is constant.
+
+    Examples
+    --------
+    >>> training_stars(np.random.default_rng(0).normal(size=(1000, 6)))
+    """
+    if len(w) < MIN_STARS:
+        raise ValueError(f"stars must have at least {MIN_STARS} rows to learn from; got {len(w)}")
+    constant = np.flatnonzero(np.ptp(w, axis=0) == 0)
+    if len(constant):
+        raise ValueError(f"stars has a constant column: {'x y z vx vy vz'.split()[constant[0]]}; every one must vary")
+    key = (w * [1.0, 2**0.5, 3**0.5, 5**0.5, 7**0.5, 11**0.5]).cumsum(axis=1)[:, -1]
+    share = 1 - len(np.unique(key)) / len(w)
+    if share > 0.01:
+        warnings.warn(f"{share:.1%} of the stars repeat another one; a flow learns repeats as if they were clumps",
+                      stacklevel=3)
+
+
+def finite_coordinates(y: NDArray[np.float64], symmetry: str) -> None:
+    """Check that stars have finite coordinates under a symmetry.
+
+    Raises
+    ------
+    ValueError
+        If some lie where the coordinates are singular (the centre, the axis, an exactly radial orbit).
+
+    Examples
+    --------
+    >>> finite_coordinates(np.zeros((5, 3)), "spherical")
+    """
+    bad = ~np.isfinite(y).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"stars has {int(bad.sum())} rows where {symmetry} coordinates are singular (the centre, the axis or a "
+            f"purely radial orbit), first at index {int(bad.argmax())}; remove them"
+        )

@@ -1,0 +1,232 @@
+r"""Accelerations from a distribution function: the collisionless Boltzmann equation, inverted.
+
+In equilibrium :math:`v\cdot\nabla_x \ln f + a(x)\cdot\nabla_v \ln f = 0` at every velocity. At one point x that is one
+linear equation in the three components of a for each velocity, so many velocities determine a by least squares (An et
+al. 2021, section 2). Only f enters, never a potential.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from . import checks
+from .coordinates import CoordinateMap, coordinate_map
+from .flows import FlowEnsemble
+
+_N_STARS = 100_000  # drawn from f, once a call, to lend their velocities to the points
+_CHUNK = 400_000  # equations set up at a time
+_CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
+_REACH = 0.5  # neighbourhood, in the flow's position coordinates, in which training stars are counted
+_FEW = 100  # training stars
+
+
+class DistributionFunction(Protocol):
+    """What the inversion needs: a system of `dfaccel.systems`, a `FlowEnsemble`, or an object of your own."""
+
+    def log_df(self, w: torch.Tensor) -> torch.Tensor:
+        """Return ln f (n,) of w (n, 6), differentiable."""
+
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
+        """Return stars (n, 6)."""
+
+
+@dataclass(frozen=True)
+class Accelerations:
+    """Accelerations and how far to trust them.
+
+    Parameters
+    ----------
+    points : ndarray, shape (m, 3)
+        Positions.
+    value : ndarray, shape (m, 3)
+        Accelerations of the ensemble's distribution function, velocity^2 / length.
+    members : ndarray, shape (n_flows, m, 3)
+        Accelerations of each member.
+    covariance : ndarray, shape (m, 3, 3)
+        Covariance over members; NaN for a single one.
+    condition : ndarray, shape (m,)
+        Condition number of the least-squares problem: how evenly the velocities determine the three components.
+    residual : ndarray, shape (m,)
+        What is left of the stationary Boltzmann equation, relative to its first term: 0 in perfect equilibrium, 1 if
+        no acceleration explains the distribution function.
+    n_near : ndarray, shape (m,)
+        Estimated number of training stars near the point; infinite for an exact distribution function.
+    """
+
+    points: np.ndarray
+    value: np.ndarray
+    members: np.ndarray
+    covariance: np.ndarray
+    condition: np.ndarray
+    residual: np.ndarray
+    n_near: np.ndarray
+
+    @property
+    def supported(self) -> np.ndarray:
+        """Whether enough training stars lie near each point, (m,) bool."""
+        return self.n_near >= _FEW
+
+
+def log_df_score(df: DistributionFunction, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ln f (K, n) and its gradient (K, n, 6) at ``w`` (n, 6); K is 1 for anything but an ensemble.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> log_df_score(da.Plummer(), da.Plummer().sample(10, rng=0))[1].shape
+    (1, 10, 6)
+    """
+    if isinstance(df, FlowEnsemble):
+        return df.members_score(w)
+    points = torch.from_numpy(checks.phase_space(w)).requires_grad_()
+    log_f = df.log_df(points)
+    (score,) = torch.autograd.grad(log_f.sum(), points)
+    return log_f.detach().numpy()[None], score.numpy()[None]
+
+
+class _VelocitySource:
+    """Velocities at any point, borrowed from the stars of f that lie nearest in the coordinates of its symmetry."""
+
+    def __init__(self, df: DistributionFunction, rng: np.random.Generator) -> None:
+        stars = df.sample(_N_STARS, rng=rng)
+        self.coordinates: CoordinateMap = getattr(df, "coordinates", None) or coordinate_map(stars)
+        self.y, _ = self.coordinates.forward(torch.from_numpy(stars))
+        self.tree = cKDTree(self.y[:, : self.coordinates.n_positions].numpy())
+        self.rng = rng
+
+    def __call__(self, points: np.ndarray, n: int) -> np.ndarray:
+        x = torch.from_numpy(points)
+        _, nearest = self.tree.query(self.coordinates.position_coordinates(x).numpy(), k=n)
+        y = self.y[torch.from_numpy(np.reshape(nearest, -1))]
+        v = self.coordinates.velocities(x.repeat_interleave(n, dim=0), y, self.rng)
+        return v.numpy().reshape(len(points), n, 3)
+
+
+def _solve(v: np.ndarray, log_f: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solve one least-squares problem a point: (..., m, V, ...) -> acceleration (..., m, 3), condition, residual.
+
+    The velocities are distributed as f; a weight f^(-1/2) a squared residual makes the fit one weighted by sqrt(f).
+    """
+    outside = np.isneginf(log_f)  # beyond the escape speed of an exact distribution function: no equation there
+    centre = np.median(log_f, axis=-1, keepdims=True)
+    root_weight = np.where(outside, 0.0, np.exp(-0.25 * np.clip(log_f - centre, -8, 8)))
+    score = np.where(outside[..., None], 0.0, score)
+    matrix = root_weight[..., None] * score[..., 3:]
+    streaming = root_weight * (v * score[..., :3]).sum(-1)
+    q, r = np.linalg.qr(matrix)
+    value = np.linalg.solve(r, np.einsum("...vi,...v->...i", q, -streaming)[..., None])[..., 0]
+    left = streaming + np.einsum("...vi,...i->...v", matrix, value)
+    residual = np.sqrt((left**2).mean(-1) / (streaming**2).mean(-1))
+    return value, np.linalg.cond(r), residual
+
+
+def _training_stars_near(df: DistributionFunction, points: np.ndarray) -> np.ndarray:
+    """Estimate how many training stars lie within `_REACH` of each point, in the flow's position coordinates."""
+    if not isinstance(df, FlowEnsemble):
+        return np.full(len(points), np.inf)
+    k, dimension = 8, df.coordinates.n_positions
+    where = df.coordinates.position_coordinates(torch.from_numpy(points)).numpy()
+    distance = cKDTree(df.reference.numpy()).query(where, k=k)[0][:, -1]
+    per_reference = df.metadata.get("n_stars", len(df.reference)) / len(df.reference)
+    return k * per_reference * (_REACH / distance) ** dimension
+
+
+def accelerations(
+    df: DistributionFunction | FlowEnsemble,
+    points: np.ndarray,
+    *,
+    n_velocities: int = 1000,
+    velocities: np.ndarray | None = None,
+    rng: np.random.Generator | int = 0,
+) -> Accelerations:
+    r"""Recover the acceleration at points from a distribution function in equilibrium.
+
+    Solves :math:`v\cdot\nabla_x \ln f + a\cdot\nabla_v \ln f = 0` for a in the least-squares sense over velocities
+    drawn from f itself, weighted by :math:`\sqrt f` (An et al. 2021, equations 6-9, there unweighted and for f).
+
+    Parameters
+    ----------
+    df : FlowEnsemble or system
+        Learned or exact distribution function.
+    points : ndarray, shape (m, 3)
+        Positions, length.
+    n_velocities : int
+        Velocities a point.
+    velocities : ndarray, shape (m, V, 3), optional
+        Velocities to use instead of draws from f.
+    rng : Generator or int
+        Random generator, or its seed, for the velocities.
+
+    Returns
+    -------
+    Accelerations
+        Values with covariance over members and diagnostics.
+
+    Raises
+    ------
+    ValueError
+        If an array has a wrong shape or holds a non-finite value.
+
+    Warns
+    -----
+    UserWarning
+        If points lie where training stars are too few (``supported``), or the velocities hardly determine a component
+        (``condition``).
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> truth = da.Hernquist()
+    >>> bool(np.allclose(accelerations(truth, [[1.0, 0, 0]]).value, truth.acceleration(np.array([[1.0, 0, 0]]))))
+    True
+    """
+    points = checks.points(points)
+    if velocities is None:
+        checks.count(n_velocities, "n_velocities")
+        source = _VelocitySource(df, np.random.default_rng(rng))
+    else:
+        velocities = np.asarray(velocities, dtype=np.float64)
+        if velocities.ndim != 3 or velocities.shape[::2] != (len(points), 3) or velocities.shape[1] < 3:
+            raise ValueError(f"velocities must have shape ({len(points)}, V, 3), V >= 3; got {velocities.shape}")
+        n_velocities = velocities.shape[1]
+
+    parts = []
+    for chunk in np.array_split(np.arange(len(points)), math.ceil(len(points) * n_velocities / _CHUNK)):
+        v = source(points[chunk], n_velocities) if velocities is None else velocities[chunk]
+        w = np.concatenate([np.broadcast_to(points[chunk, None], v.shape), v], axis=-1).reshape(-1, 6)
+        log_f, score = log_df_score(df, w)
+        total = np.logaddexp.reduce(log_f, axis=0)
+        share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
+        mixture = np.einsum("kn,kni->ni", share, score)
+        shape = (-1, len(chunk), n_velocities)
+        log_f = np.concatenate([total[None], log_f]).reshape(shape)
+        score = np.concatenate([mixture[None], score]).reshape(*shape, 6)
+        parts.append(_solve(v, log_f, score))
+    value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
+
+    members = value[1:]
+    deviation = members - members.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / np.float64(len(members) - 1)
+    result = Accelerations(
+        points, value[0], members, covariance, condition[0], residual[0], _training_stars_near(df, points)
+    )
+    _warn(result)
+    return result
+
+
+def _warn(result: Accelerations) -> None:
+    few, poor = ~result.supported, result.condition > _CONDITION_LIMIT
+    if few.any():
+        warnings.warn(f"{few.sum()} of {len(few)} points lie where training stars are too few (see .supported), "
+                      f"first at index {few.argmax()}", stacklevel=3)
+    if poor.any():
+        warnings.warn(f"{poor.sum()} of {len(poor)} points have a poorly conditioned solution (see .condition), "
+                      f"first at index {poor.argmax()}", stacklevel=3)

@@ -1,0 +1,195 @@
+"""Files: safetensors with a JSON header, checked on reading, written under a temporary name and renamed.
+
+Nothing here reads pickle. A process killed at any moment leaves the old file or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from .coordinates import map_from_dict
+from .flows import FlowEnsemble, FlowSpec, Layout
+
+FORMAT = 1  # raised when a file of today could no longer be read
+_TENSORS, _READABLE = "ensemble.safetensors", "ensemble.json"
+
+
+def checksum(*arrays: np.ndarray | Tensor | str) -> str:
+    """Return the SHA-256 of arrays and texts, shapes and types included.
+
+    Examples
+    --------
+    >>> checksum(np.zeros(3)) == checksum(np.zeros((3, 1)))
+    False
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        if isinstance(array, str):
+            digest.update(array.encode())
+            continue
+        array = np.ascontiguousarray(array.numpy() if isinstance(array, Tensor) else array)
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary name, flush to disk, rename.
+
+    Parameters
+    ----------
+    path : Path
+        Destination; its folder is made if need be.
+    content : bytes
+        What it will hold.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or cannot be written; what stood at ``path`` is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
+    """Write named tensors and a header of plain values to one safetensors file, atomically.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or cannot be written; what stood at ``path`` is still there.
+    """
+    tensors = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
+    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
+    proof = checksum(text, *(item for pair in tensors.items() for item in pair))
+    write_bytes(path, to_bytes(tensors, metadata={"dfaccel": text, "sha256": proof}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read a file of `write_tensors`.
+
+    Returns
+    -------
+    tensors : dict of Tensor
+        The named tensors.
+    header : dict
+        The header.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, altered, not of dfaccel, or written by a newer version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error}); make or download it again") from None
+    if "dfaccel" not in metadata:
+        raise ValueError(f"{path} was not written by dfaccel: it has no dfaccel header")
+    header = json.loads(metadata["dfaccel"])
+    if header["format"] > FORMAT:
+        raise ValueError(f"{path} has format {header['format']}, this dfaccel reads up to {FORMAT}; upgrade dfaccel")
+    proof = checksum(metadata["dfaccel"], *(item for pair in tensors.items() for item in pair))
+    if proof != metadata.get("sha256"):
+        raise ValueError(f"{path} was altered after it was written: its checksum differs; make or download it again")
+    return tensors, header
+
+
+def save(model: FlowEnsemble, path: str | Path) -> None:
+    """Write an ensemble to a folder, as ``ensemble.safetensors`` and, to be read by people, ``ensemble.json``.
+
+    Parameters
+    ----------
+    model : FlowEnsemble
+        Ensemble.
+    path : str or Path
+        Folder, made if need be.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or cannot be written; a model that stood there is still there.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> save(model, "models/mine")  # doctest: +SKIP
+    """
+    path = Path(path)
+    header = {
+        "spec": model.spec.to_dict(),
+        "coordinates": model.coordinates.to_dict(),
+        "n_flows": model.n_flows,
+        "metadata": model.metadata,
+    }
+    tensors = model.layout.unpack(model.theta.detach())
+    tensors |= {"mean": model.mean, "std": model.std, "reference": model.reference}
+    (path / _READABLE).unlink(missing_ok=True)  # first, so that a copy never stands beside another model's arrays
+    write_tensors(path / _TENSORS, tensors, header)
+    write_bytes(path / _READABLE, (json.dumps({"format": FORMAT, **header}, indent=1, sort_keys=True) + "\n").encode())
+
+
+def load(path: str | Path) -> FlowEnsemble:
+    """Read an ensemble that `save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model there.
+    ValueError
+        If a file is truncated, altered or written by a newer version.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> load("models/hernquist_iso").n_flows  # doctest: +SKIP
+    4
+    """
+    path = Path(path)
+    tensors, header = read_tensors(path / _TENSORS)
+    readable = path / _READABLE
+    if readable.exists():
+        try:
+            same = json.loads(readable.read_text()) == header
+        except ValueError:
+            same = False
+        if not same:
+            raise ValueError(f"{readable} was altered: it differs from the header of {_TENSORS}; "
+                             "delete it to go by that header")
+    spec, coordinates = FlowSpec(**header["spec"]), map_from_dict(header["coordinates"])
+    mean, std, reference = (tensors.pop(name) for name in ("mean", "std", "reference"))
+    theta = Layout(spec, coordinates.features).pack(tensors)
+    return FlowEnsemble(spec, coordinates, mean, std, theta, reference, header["metadata"])

@@ -1,0 +1,358 @@
+"""Training: K flows at once, resumable, each with its own initialization, stars and batch order."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import checks
+from .coordinates import coordinate_map
+from .flows import FlowEnsemble, FlowSpec, Layout
+from .store import checksum, read_tensors, write_tensors
+
+_N_REFERENCE = 20_000  # training positions an ensemble keeps, to know where it has seen data
+_CHUNK = 8192
+_CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How flows are trained: Adam, warm-up then cosine to zero, gradients clipped member by member.
+
+    Parameters
+    ----------
+    n_epochs : int
+        Passes over the stars.
+    batch_size : int
+        Stars a step and member.
+    learning_rate : float
+        Peak learning rate.
+    warmup : float
+        Share of the steps over which the learning rate rises to its peak.
+    clip : float
+        Largest norm of a member's gradient.
+    held_out : float
+        Share of the stars set aside, the same for all members; the best state of each member is the one that gives
+        them the highest likelihood.
+    bootstrap : bool
+        Whether each member trains on its own draw, with replacement, of the stars.
+    patience : int or None
+        Stop when no member has improved for this many epochs; None trains to the end.
+    checkpoint_seconds : float
+        Time between checkpoints.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> TrainConfig(n_epochs=2).batch_size
+    1000
+    """
+
+    n_epochs: int = 10
+    batch_size: int = 1000
+    learning_rate: float = 2e-3
+    warmup: float = 0.05
+    clip: float = 5.0
+    held_out: float = 0.05
+    bootstrap: bool = False
+    patience: int | None = None
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("n_epochs", "batch_size"):
+            checks.count(getattr(self, name), name)
+        for name in ("learning_rate", "clip", "checkpoint_seconds"):
+            checks.positive(getattr(self, name), name)
+        if self.patience is not None:
+            checks.count(self.patience, "patience")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must lie in [0, 1); got {self.warmup!r}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must lie in (0, 1); got {self.held_out!r}")
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate at ``progress`` in [0, 1] of all steps."""
+        if progress < self.warmup:
+            return self.learning_rate * progress / self.warmup
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+
+
+@contextmanager
+def _stop_requested() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of dying of them; deliver them on leaving."""
+    caught: list[int] = []
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, lambda n, _: caught.append(n))
+    except ValueError:  # not in the main thread: signals are somebody else's business
+        pass
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if caught:
+            os.kill(os.getpid(), caught[0])
+
+
+class _Run:
+    """The state of one training: everything that changes is in `tensors` and `progress`, and so in a checkpoint."""
+
+    def __init__(self, layout: Layout, config: TrainConfig, y: Tensor, flips: Tensor, seeds: dict, k: int) -> None:
+        self.layout, self.config, self.flips, self.seeds = layout, config, flips, seeds
+        n_held = max(1, round(config.held_out * len(y)))
+        split = np.random.default_rng(seeds["data"]).permutation(len(y))
+        self.held = y[split[:n_held]].T.contiguous()
+        self.y = y[split[n_held:]].T.contiguous()
+        self.n = self.y.shape[1]
+        self.n_steps = self.n // config.batch_size
+        if not self.n_steps:
+            raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
+        self.stars = self._draws("bootstrap", k) if config.bootstrap else None
+        initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
+        self.theta = layout.initial(initial).to(y.device).requires_grad_()
+        self.mask = layout.mask.to(y.device)
+        self.adam = torch.optim.Adam([self.theta], lr=config.learning_rate, fused=y.device.type in ("cpu", "cuda"))
+        self.best = self.theta.detach().clone()
+        self.progress = {
+            "epoch": 0, "step": 0, "seconds": 0.0, "running": [0.0] * k, "best": [math.inf] * k, "since": 0,
+            "history": [],
+        }
+
+    def _draws(self, stream: str, k: int, epoch: int = 0) -> np.ndarray:
+        """Return indices (k, n): bootstrap draws, or the order of an epoch's batches."""
+        rows = []
+        for member in range(k):
+            rng = np.random.default_rng([self.seeds["data" if stream == "bootstrap" else stream], member, epoch])
+            rows.append(rng.integers(self.n, size=self.n) if stream == "bootstrap" else rng.permutation(self.n))
+        return np.stack(rows).astype(np.int32)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
+        """Yield the batches (K, features, batch_size) of an epoch from step ``start`` on."""
+        k, size = len(self.theta), self.config.batch_size
+        order = self._draws("batches", k, epoch)
+        if self.stars is not None:
+            order = np.take_along_axis(self.stars, order, axis=1)
+        flip_rng = np.random.default_rng([self.seeds["batches"], k, epoch])
+        signs = torch.from_numpy(flip_rng.integers(len(self.flips), size=(k, self.n), dtype=np.int8))
+        for step in range(start, self.n_steps):
+            part = slice(step * size, (step + 1) * size)
+            batch = self.y[:, torch.from_numpy(order[:, part].astype(np.int64))].transpose(0, 1)
+            if len(self.flips) > 1:
+                batch = batch * self.flips[signs[:, part].long()].mT
+            yield batch
+
+    def step(self, batch: Tensor) -> Tensor:
+        """Take one step and return the loss (K,) before it."""
+        total = self.n_steps * self.config.n_epochs
+        done = self.progress["epoch"] * self.n_steps + self.progress["step"]
+        self.adam.param_groups[0]["lr"] = self.config.rate((done + 1) / total)
+        self.adam.zero_grad()
+        loss = -self.layout.log_prob(self.layout.networks(self.theta), batch).mean(1)
+        loss.sum().backward()
+        norm = self.theta.grad.norm(dim=1, keepdim=True)
+        if not torch.isfinite(norm).all():
+            raise FloatingPointError
+        self.theta.grad *= (self.config.clip / norm).clamp_max(1.0)
+        self.adam.step()
+        return loss.detach()
+
+    def validate(self) -> list[float]:
+        """Return the held-out loss of each member, and keep the state of those that never did better."""
+        with torch.no_grad():
+            networks, k = self.layout.networks(self.theta), len(self.theta)
+            parts = [self.layout.log_prob(networks, h.expand(k, -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
+        loss = -torch.cat(parts, dim=1).double().mean(1)
+        better = loss < torch.tensor(self.progress["best"], dtype=torch.float64, device=loss.device)
+        self.best[better] = self.theta.detach()[better]
+        self.progress["best"] = torch.where(better, loss, torch.tensor(self.progress["best"]).to(loss)).tolist()
+        self.progress["since"] = 0 if better.any() else self.progress["since"] + 1
+        return loss.tolist()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint."""
+        moments = self.adam.state.get(self.theta, {})
+        return {"theta": self.theta, "best": self.best} | {f"adam.{name}": t for name, t in moments.items()}
+
+    def restore(self, tensors: dict[str, Tensor], progress: dict) -> None:
+        """Continue from a checkpoint."""
+        with torch.no_grad():
+            self.theta.copy_(tensors["theta"])
+            self.best.copy_(tensors["best"])
+        moments = {n.removeprefix("adam."): t for n, t in tensors.items() if n.startswith("adam.")}
+        if moments:
+            self.adam.state[self.theta] = {
+                n: t if n == "step" else t.to(self.theta.device) for n, t in moments.items()
+            }
+        self.progress = progress
+
+
+def _check_stars(stars: np.ndarray) -> np.ndarray:
+    w = checks.phase_space(stars, "stars")
+    checks.training_stars(w)
+    return w
+
+
+def fit(
+    stars: np.ndarray,
+    *,
+    n_flows: int = 1,
+    spec: FlowSpec | None = None,
+    config: TrainConfig | None = None,
+    symmetry: str = "none",
+    time_reversal: bool = False,
+    rng: np.random.Generator | int,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+) -> FlowEnsemble:
+    """Learn the distribution function of stars with an ensemble of flows, all trained at once.
+
+    Parameters
+    ----------
+    stars : ndarray, shape (n, 6)
+        Stars, x y z vx vy vz, at least 1,000.
+    n_flows : int
+        Number of members.
+    spec : FlowSpec, optional
+        Architecture.
+    config : TrainConfig, optional
+        Schedule.
+    symmetry : {"none", "axisymmetric", "spherical"}
+        Symmetry imposed, exactly, through the coordinates; an assumption, hence none by default.
+    time_reversal : bool
+        Whether f(x, v) = f(x, -v) is imposed too.
+    rng : Generator or int
+        Random generator or its seed; independent streams for data, initialization and batch order come from it.
+    checkpoint : str or Path, optional
+        Folder for checkpoints. A training killed or interrupted goes on from there when called again with the same
+        arguments, to the same result.
+    device : str
+        Torch device; "auto" takes CUDA where there is one.
+
+    Returns
+    -------
+    FlowEnsemble
+        The members, each in the state that gave the held-out stars the highest likelihood.
+
+    Raises
+    ------
+    ValueError
+        If the stars have a wrong shape, are too few, are not finite or have a constant column, if a name is unknown,
+        or if the checkpoint belongs to another training.
+    FloatingPointError
+        If the loss becomes NaN or infinite.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> stars = da.Hernquist().sample(2000, rng=1)
+    >>> model = fit(stars, spec=da.FlowSpec(n_transforms=2, hidden_features=8), symmetry="spherical",
+    ...             config=da.TrainConfig(n_epochs=1, batch_size=500), rng=0)
+    >>> model.sample(5, rng=2).shape
+    (5, 6)
+    """
+    started = time.perf_counter()
+    w = _check_stars(stars)
+    checks.count(n_flows, "n_flows")
+    spec, config = spec or FlowSpec(), config or TrainConfig()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    children = np.random.default_rng(rng).spawn(3)
+    names = ("data", "initialization", "batches")
+    seeds = {name: int(child.integers(2**63)) for name, child in zip(names, children, strict=True)}
+
+    coordinates = coordinate_map(w, symmetry, position_map=spec.position_map, time_reversal=time_reversal)
+    y, _ = coordinates.forward(torch.from_numpy(w))
+    checks.finite_coordinates(y.numpy(), symmetry)
+    flipped = (coordinates.flips < 0).any(0)
+    mean = torch.where(flipped, 0.0, y.mean(0))
+    std = (y - mean).square().mean(0).sqrt()
+    reference = y[: , : coordinates.n_positions].float()
+    reference = reference[torch.from_numpy(np.random.default_rng(seeds["data"]).permutation(len(w))[:_N_REFERENCE])]
+
+    layout = Layout(spec, coordinates.features)
+    run = _Run(layout, config, ((y - mean) / std).float().to(device), coordinates.flips.to(device), seeds, n_flows)
+    identity = {
+        "kind": "training", "spec": spec.to_dict(), "coordinates": coordinates.to_dict(), "config": asdict(config),
+        "n_flows": n_flows, "seeds": seeds, "stars": checksum(w),
+    }
+    path = None if checkpoint is None else Path(checkpoint) / _CHECKPOINT
+    if path is not None and path.exists():
+        _resume(run, path, identity)
+    _train(run, path, identity, started)
+
+    metadata = {
+        "n_stars": len(w), "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
+        "held_out_loss": run.progress["best"], "history": run.progress["history"],
+        "seconds": round(run.progress["seconds"], 1), "device": device, "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+    return FlowEnsemble(spec, coordinates, mean, std, run.best.cpu(), reference.contiguous(), metadata)
+
+
+def _resume(run: _Run, path: Path, identity: dict) -> None:
+    tensors, header = read_tensors(path)
+    for name, value in identity.items():
+        if header.get(name) != value:
+            raise ValueError(f"checkpoint {path} is of another training: its {name} is {header.get(name)!r}, "
+                             f"here it is {value!r}; use another folder or delete it")
+    run.restore(tensors, header["progress"])
+
+
+def _train(run: _Run, path: Path | None, identity: dict, started: float) -> None:
+    """Train to the end, checkpointing to ``path`` by the clock and when asked to stop."""
+    progress, config = run.progress, run.config
+    before, last_saved = progress["seconds"], time.perf_counter()
+
+    def save() -> None:
+        progress["seconds"] = before + time.perf_counter() - started
+        if path is not None:
+            write_tensors(path, run.state(), {**identity, "progress": progress})
+
+    total = config.n_epochs * run.n_steps
+    bar = tqdm(total=total, initial=progress["epoch"] * run.n_steps + progress["step"], unit="step", leave=False)
+    with _stop_requested() as stop, bar:
+        while progress["epoch"] < config.n_epochs:
+            if config.patience and progress["since"] >= config.patience:
+                break
+            for batch in run.batches(progress["epoch"], progress["step"]):
+                try:
+                    loss = run.step(batch)
+                except FloatingPointError:
+                    good = "none" if path is None or not path.exists() else str(path)
+                    raise FloatingPointError(
+                        f"the loss is not finite in epoch {progress['epoch'] + 1}, step {progress['step'] + 1}; "
+                        f"last good checkpoint: {good}; a lower learning_rate may help"
+                    ) from None
+                progress["running"] = [a + b for a, b in zip(progress["running"], loss.tolist(), strict=True)]
+                progress["step"] += 1
+                bar.update()
+                if progress["step"] % 50 == 0:
+                    mean_loss = sum(progress["running"]) / len(loss) / progress["step"]
+                    bar.set_postfix(epoch=progress["epoch"] + 1, loss=f"{mean_loss:.4f}", refresh=False)
+                if stop or time.perf_counter() - last_saved > config.checkpoint_seconds:
+                    save()
+                    last_saved = time.perf_counter()
+                if stop:
+                    raise KeyboardInterrupt(f"training stopped; {'no checkpoint was asked for' if path is None else path}")
+            train_loss = [s / run.n_steps for s in progress["running"]]
+            progress["history"].append({"train": train_loss, "held_out": run.validate()})
+            progress |= {"epoch": progress["epoch"] + 1, "step": 0, "running": [0.0] * len(train_loss)}
+        save()
