@@ -1,0 +1,101 @@
+# The pipeline: .venv -> executed notebooks -> site -> checks. `make help` lists what can be asked for.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book test lint executed-book executed-quick lab models benchmarks readme-figure lock clean
+
+# What may be given on the command line, as in `make book JOBS=4`:
+PYTHON ?= python3# the Python (3.11 or newer) that makes .venv
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu# where PyTorch comes from; for CUDA .../whl/cu130
+JOBS ?= 2# notebooks executed side by side
+THREADS ?= 1# threads each of them may use
+TORCH ?= $(shell sed -n 's/^torch==//p' requirements.lock)# PyTorch's version
+
+BIN := .venv/bin
+READY := .venv/.ready
+PACKAGE := $(shell find dfaccel -name '*.py' -o -name '*.mplstyle')
+PAGES := _config.yml _toc.yml notebooks/expected.yml $(shell find book -type f -not -path '*/__pycache__/*')
+STEMS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
+MODELS := hernquist_iso hernquist_aniso hernquist_iso_free
+
+# The models that a notebook loads; a notebook not named here loads none.
+LOADS_04_learning_a_galaxy := hernquist_iso hernquist_aniso
+LOADS_05_recovering_accelerations := hernquist_iso hernquist_aniso hernquist_iso_free
+
+# Inherited by every notebook, test and build. Two notebooks run at once, so each keeps to its own core.
+export OMP_NUM_THREADS := $(THREADS)
+export MKL_NUM_THREADS := $(THREADS)
+export OPENBLAS_NUM_THREADS := $(THREADS)
+export TQDM_DISABLE := 1
+export PYTHONDONTWRITEBYTECODE :=
+PARALLEL = $(MAKE) --no-print-directory --keep-going -j$(JOBS)
+
+help:  ## list the targets
+	@echo "make TARGET, where TARGET is one of"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1@\2/' | column -t -s@ 2>/dev/null \
+		|| grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+	@echo "and, for example, make book JOBS=4 THREADS=2; make TORCH_INDEX=https://download.pytorch.org/whl/cu130 .venv/.ready"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dfaccel needs Python 3.11 or newer; $(PYTHON) is %d.%d. Try make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "Installing into .venv: a few minutes the first time"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --retries 0 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --prefer-binary -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# One executed notebook: a target for each profile and notebook.
+define executed
+_build/executed/$(1)/%.ipynb: notebooks/%.ipynb notebooks/parameters.yml notebooks/execute.py $$(PACKAGE) $$(READY)
+	@echo "executing $$< ($(1))"
+	@$$(BIN)/python notebooks/execute.py $$< $$@ --profile $(1)
+executed-$(1): $$(STEMS:%=_build/executed/$(1)/%.ipynb)
+endef
+$(foreach profile,quick book,$(eval $(call executed,$(profile))))
+
+define loads
+_build/executed/$(1)/$(2).ipynb: $$(foreach model,$$(LOADS_$(2)),models/$$(model)/ensemble.json models/$$(model)/ensemble.safetensors)
+endef
+$(foreach profile,quick book,$(foreach stem,$(STEMS),$(eval $(call loads,$(profile),$(stem)))))
+
+_build/html/index.html: $(STEMS:%=_build/executed/book/%.ipynb) $(PAGES)
+	@$(BIN)/python book/build.py --profile book --output _build/html
+
+_build/site-quick/index.html: $(STEMS:%=_build/executed/quick/%.ipynb) $(PAGES)
+	@$(BIN)/python book/build.py --profile quick --output _build/site-quick
+
+book: $(READY)  ## execute the notebooks as published and build the site: _build/html/index.html
+	@$(PARALLEL) _build/html/index.html
+	@$(BIN)/python -m dfaccel.records check _build/executed/book notebooks/expected.yml --profile book
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/codespell
+
+test: lint  ## lint, run every notebook (quick), check its records, build the site strictly, run the tests
+	@$(PARALLEL) _build/site-quick/index.html
+	@$(BIN)/python -m dfaccel.records check _build/executed/quick notebooks/expected.yml --profile quick
+	@$(BIN)/python -m pytest -n $(JOBS)
+
+lab: $(READY)  ## open JupyterLab on the notebooks
+	@TQDM_DISABLE= OMP_NUM_THREADS= $(BIN)/jupyter lab --notebook-dir=. notebooks
+
+models: $(READY)  ## train the shipped models again (minutes each)
+	@for model in $(MODELS); do $(BIN)/python models/train.py $$model || exit 1; done
+
+benchmarks:  ## list the side-by-side measurements and what each answers
+	@for script in $(wildcard benchmarks/*.py); do echo "$(BIN)/python $$script"; sed -n '1s/^"""/    /p' $$script; done
+
+readme-figure: _build/executed/book/05_recovering_accelerations.ipynb  ## copy the README's figure out of the executed chapter 5
+	@$(BIN)/python book/readme_figure.py $< book/_static/readme_figure.png
+
+lock:  ## make requirements.lock again from pyproject.toml, in a fresh environment (TORCH=... for another PyTorch)
+	@rm -rf _build/lock && $(PYTHON) -m venv _build/lock
+	@_build/lock/bin/python -m pip install -q --no-deps --retries 0 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
+	@_build/lock/bin/python -m pip install -q --prefer-binary torch==$(TORCH) -e '.[book,dev]'
+	@echo '# Exact pins of everything installed; remade from pyproject.toml by `make lock`.' > requirements.lock.new
+	@_build/lock/bin/python -m pip freeze --all --exclude dfaccel --exclude pip --exclude wheel | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' >> requirements.lock.new
+	@mv requirements.lock.new requirements.lock && rm -rf _build/lock
+
+clean:  ## remove what was executed and built (.venv stays)
+	@rm -rf _build .pytest_cache .ruff_cache

@@ -1,0 +1,127 @@
+"""What the book says about its own making: run times and the ledger of results, from the executed notebooks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+from dfaccel.records import Outcome, check
+
+TIME_LINE = re.compile(r"^\*\*Time to run\*\*:.*$", re.MULTILINE)
+
+
+def read_notebooks(executed: Path) -> dict[str, dict]:
+    """Read every executed notebook of a folder, by stem."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(executed.glob("*.ipynb"))
+        if "." not in path.stem
+    }
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as a reader would say it.
+
+    >>> duration(7.6), duration(200)
+    ('8 s', '3 min 20 s')
+    """
+    whole = max(1, round(seconds))
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def time_to_run(notebook: dict) -> str:
+    """Return the line that replaces a chapter's "Time to run" line."""
+    made = notebook["metadata"]["dfaccel"]
+    seconds = notebook["metadata"]["papermill"]["duration"]
+    return f"**Time to run**: {duration(seconds)} on {made['processor']} ([all run times](../book/run_times.md))."
+
+
+def prepare(notebook: dict) -> dict:
+    """Return an executed notebook as the site shows it: its measured time in place, the injected parameters hidden."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            source = "".join(cell["source"])
+            cell["source"] = TIME_LINE.sub(lambda _: time_to_run(notebook), source)
+        if "injected-parameters" in cell["metadata"].get("tags", ()):
+            cell["metadata"]["tags"].append("remove-cell")
+    return notebook
+
+
+def title(notebook: dict) -> str:
+    """Return the notebook's level-one heading."""
+    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    return re.search(r"^# (.+)$", text, re.MULTILINE).group(1).strip()
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(entry).replace("|", "\\|") for entry in line) + " |" for line in lines)
+
+
+def run_times(notebooks: dict[str, dict]) -> str:
+    """Return the tables of the run-time page: a row a notebook, then the versions they ran with."""
+    rows = []
+    machines: dict[tuple[str, str], None] = {}
+    total = 0.0
+    for stem, notebook in notebooks.items():
+        seconds = notebook["metadata"]["papermill"]["duration"]
+        made = notebook["metadata"]["dfaccel"]
+        total += seconds
+        threads = made["threads"] or "all"
+        rows.append([f"[{title(notebook)}](../notebooks/{stem}.ipynb)", duration(seconds), made["profile"], threads, made["commit"] or "none"])
+        machines[made["processor"], ", ".join(f"{name} {version}" for name, version in made["versions"].items())] = None
+    rows.append(["All", duration(total), "", "", ""])
+    text = table(["Notebook", "Time", "Profile", "Threads", "Commit"], rows)
+    for cpu, versions in machines:
+        text += f"\n\nProcessor: {cpu}. Versions: {versions}."
+    return text
+
+
+def reference(outcome: Outcome) -> str:
+    """Write the bounds of a record as a reader would."""
+    low, high = outcome.low, outcome.high
+    if math.isinf(low) and math.isinf(high):
+        return "none"
+    if math.isinf(low):
+        return f"at most {high:.4g}"
+    if math.isinf(high):
+        return f"at least {low:.4g}"
+    return f"{(low + high) / 2:.5g} ± {(high - low) / 2:.2g}"
+
+
+def ledger(notebooks: dict[str, dict], outcomes: list[Outcome]) -> str:
+    """Return the tables of the ledger page: every recorded result beside its reference, a table a chapter."""
+    parts = []
+    for stem, notebook in notebooks.items():
+        rows = [
+            [f"`{o.name}`", "missing" if o.value is None else f"{o.value:.5g}", reference(o), o.source or "none", "no" if o.problem() else "yes"]
+            for o in outcomes
+            if o.notebook == stem
+        ]
+        if rows:
+            heading = f"## {title(notebook)}\n\nFrom [the chapter](../notebooks/{stem}.ipynb).\n\n"
+            parts.append(heading + table(["Result", "Value", "Expected", "Reference", "Passes"], rows))
+    return "\n\n".join(parts) or "No results are recorded yet."
+
+
+def fill(page: Path, marker: str, text: str) -> None:
+    """Replace the comment ``<!-- marker -->`` of a staged page by `text`."""
+    source = page.read_text(encoding="utf-8")
+    comment = f"<!-- {marker} -->"
+    if comment not in source:
+        message = f"{page} lacks the comment {comment}, where the generated table goes"
+        raise ValueError(message)
+    page.write_text(source.replace(comment, text), encoding="utf-8")
+
+
+def generate(executed: Path, expected: Path, profile: str, stage: Path) -> None:
+    """Write the executed notebooks, the run times and the ledger into the staged source of the book."""
+    notebooks = read_notebooks(executed)
+    (stage / "notebooks").mkdir(parents=True, exist_ok=True)
+    fill(stage / "book" / "run_times.md", "run times", run_times(notebooks))
+    fill(stage / "book" / "ledger.md", "ledger", ledger(notebooks, check(executed, expected, profile)))
+    for stem, notebook in notebooks.items():
+        (stage / "notebooks" / f"{stem}.ipynb").write_text(json.dumps(prepare(notebook), indent=1), encoding="utf-8")
