@@ -1,0 +1,65 @@
+"""Shared by all tests: where things are, and that nothing is skipped in CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def site(root: Path) -> Path:
+    """Built site (quick profile); tests that need it are skipped, by name, where it is not built."""
+    folder = root / "_build" / "site-quick"
+    if not (folder / "index.html").is_file():
+        pytest.skip("the site is not built: make test builds it")
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):  # noqa: ARG001
+    """Turn every skip into a failure where the environment says ``CI``: there, nothing may be left out."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped in CI: {report.longrepr[-1]}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def proposal():
+    """Draw phase-space points whose density is known in Cartesian coordinates and whose tails reach far.
+
+    Half of them have Gaussian velocities, half a log-normal tangential speed: between them they cover whatever a flow
+    in any of the coordinate maps may put its mass on.
+    """
+
+    def draw(n: int, rng: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(rng)
+        x, v = rng.normal(size=(2, n, 3))
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        ln_r, spread = rng.normal(0, 1.3, n), 1.3
+        r, sigma = np.exp(ln_r), 0.8 / np.sqrt(1 + np.exp(ln_r))
+        log_q = stats.norm.logpdf(ln_r, 0, spread) - 3 * ln_r - np.log(4 * np.pi)
+        across = v - (v * x).sum(1, keepdims=True) * x
+        across /= np.linalg.norm(across, axis=1, keepdims=True)
+        v_t = np.exp(rng.normal(-0.5, 1.0, (n, 1)))
+        v = np.where(np.arange(n)[:, None] < n // 2, v, rng.normal(size=(n, 1)) * x + v_t * across)
+        v_r = (v * x).sum(1)
+        v_t = np.sqrt((v * v).sum(1) - v_r**2)
+        tangential = stats.norm.logpdf(np.log(v_t), -0.5, 1.0) - 2 * np.log(v_t) - np.log(2 * np.pi)
+        log_v = np.logaddexp(stats.norm.logpdf(v).sum(1), stats.norm.logpdf(v_r) + tangential) - np.log(2)
+        return np.hstack([r[:, None] * x, sigma[:, None] * v]), log_q + log_v - 3 * np.log(sigma)
+
+    return draw
