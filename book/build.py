@@ -2,8 +2,8 @@
 
     python book/build.py --profile book --output _build/html
 
-The source of the site is staged beside the output's work folder; the site appears at its place only when it is complete.
-Environment: ``BOOK_BASE_URL`` (where it will be served) and ``BOOK_REPOSITORY`` (address of the repository), both optional.
+The source of the site is staged under _build/; the site appears at its place only when it is complete. Environment:
+``BOOK_BASE_URL`` (where it will be served) and ``BOOK_REPOSITORY`` (address of the repository), both optional.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
+
 from generate import generate
 
 ROOT = Path(__file__).resolve().parent.parent

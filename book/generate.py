@@ -70,9 +70,10 @@ def run_times(notebooks: dict[str, dict]) -> str:
         seconds = notebook["metadata"]["papermill"]["duration"]
         made = notebook["metadata"]["dfaccel"]
         total += seconds
-        threads = made["threads"] or "all"
-        rows.append([f"[{title(notebook)}](../notebooks/{stem}.ipynb)", duration(seconds), made["profile"], threads, made["commit"] or "none"])
-        machines[made["processor"], ", ".join(f"{name} {version}" for name, version in made["versions"].items())] = None
+        link = f"[{title(notebook)}](../notebooks/{stem}.ipynb)"
+        rows.append([link, duration(seconds), made["profile"], made["threads"] or "all", made["commit"] or "none"])
+        versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+        machines[made["processor"], versions] = None
     rows.append(["All", duration(total), "", "", ""])
     text = table(["Notebook", "Time", "Profile", "Threads", "Commit"], rows)
     for cpu, versions in machines:
@@ -92,15 +93,18 @@ def reference(outcome: Outcome) -> str:
     return f"{(low + high) / 2:.5g} ± {(high - low) / 2:.2g}"
 
 
+def ledger_row(outcome: Outcome) -> list[str]:
+    """Return one row of the ledger: name, value, bounds, source, whether it passes."""
+    value = "missing" if outcome.value is None else f"{outcome.value:.5g}"
+    passes = "no" if outcome.problem() else "yes"
+    return [f"`{outcome.name}`", value, reference(outcome), outcome.source or "none", passes]
+
+
 def ledger(notebooks: dict[str, dict], outcomes: list[Outcome]) -> str:
     """Return the tables of the ledger page: every recorded result beside its reference, a table a chapter."""
     parts = []
     for stem, notebook in notebooks.items():
-        rows = [
-            [f"`{o.name}`", "missing" if o.value is None else f"{o.value:.5g}", reference(o), o.source or "none", "no" if o.problem() else "yes"]
-            for o in outcomes
-            if o.notebook == stem
-        ]
+        rows = [ledger_row(outcome) for outcome in outcomes if outcome.notebook == stem]
         if rows:
             heading = f"## {title(notebook)}\n\nFrom [the chapter](../notebooks/{stem}.ipynb).\n\n"
             parts.append(heading + table(["Result", "Value", "Expected", "Reference", "Passes"], rows))

@@ -1,7 +1,8 @@
 """Results of the book: recorded once in a notebook, printed in its prose, compared with a reference.
 
-`record` publishes one number from a notebook as a MyST-NB glue record, which survives execution by papermill: the prose prints
-it with ``{glue:text}`name:.2f` ``, and ``python -m dfaccel.records check`` compares it with ``notebooks/expected.yml``::
+`record` publishes one number from a notebook as a MyST-NB glue record, which survives execution by papermill: the prose
+prints it with ``{glue:text}`name:.2f` ``, and ``python -m dfaccel.records check`` compares it with
+``notebooks/expected.yml``::
 
     04_learning_a_galaxy:                # stem of the notebook
       kl_divergence:                     # name of the record
@@ -74,7 +75,8 @@ def record(name: str, value: SupportsFloat) -> float:
     except ImportError:
         return number
     if get_ipython() is not None:
-        display({MIME_TYPE: repr(number)}, metadata={"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}, raw=True)
+        scrap = {"name": name, "mime_prefix": "application/papermill.record/"}
+        display({MIME_TYPE: repr(number)}, metadata={"scrapbook": scrap}, raw=True)
     return number
 
 
@@ -148,10 +150,11 @@ class Outcome:
         """Say in one line what is wrong, or None if the record is as expected."""
         if self.value is None:
             return f"{self.notebook}: {self.name} is expected, but was not recorded"
+        found = f"{self.notebook}: {self.name} = {self.value:.6g}"
         if not self.source:
-            return f"{self.notebook}: {self.name} = {self.value:.6g} is recorded, but has no reference in expected.yml"
+            return f"{found} is recorded, but has no reference in expected.yml"
         if not self.low <= self.value <= self.high:  # also catches NaN
-            return f"{self.notebook}: {self.name} = {self.value:.6g} is not within [{self.low:.6g}, {self.high:.6g}] ({self.source})"
+            return f"{found} is not within [{self.low:.6g}, {self.high:.6g}] ({self.source})"
         return None
 
 
@@ -209,7 +212,8 @@ def _bounds(label: str, reference: dict, profile: str) -> tuple[float, float]:
         return float(bounds["value"]) - float(bounds["tolerance"]), float(bounds["value"]) + float(bounds["tolerance"])
     if keys and keys <= {"min", "max"}:
         return float(bounds.get("min", -math.inf)), float(bounds.get("max", math.inf))
-    message = f"{label} in expected.yml needs, for profile {profile!r}, min and/or max, or value and tolerance; got {sorted(keys)}"
+    wanted = f"for profile {profile!r}, min and/or max, or value and tolerance"
+    message = f"{label} in expected.yml needs, {wanted}; got {sorted(keys)}"
     raise ValueError(message)
 
 
@@ -251,7 +255,7 @@ def check(executed: str | Path, expected: str | Path, profile: str) -> list[Outc
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line: ``python -m dfaccel.records check EXECUTED EXPECTED --profile NAME``."""
-    parser = argparse.ArgumentParser(prog="python -m dfaccel.records", description="Compare recorded results with their references.")
+    parser = argparse.ArgumentParser(prog="python -m dfaccel.records", description="Compare results with references.")
     commands = parser.add_subparsers(dest="command", required=True)
     checker = commands.add_parser("check", help="exit with 1, naming every record that is off, missing or unexpected")
     checker.add_argument("executed", type=Path, help="folder of executed notebooks")

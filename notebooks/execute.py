@@ -1,9 +1,9 @@
 """Execute one notebook of the book with the parameters of a profile.
 
-    python notebooks/execute.py notebooks/01_stars_and_gravity.ipynb _build/executed/book/01_stars_and_gravity.ipynb --profile book
+    python notebooks/execute.py notebooks/NAME.ipynb _build/executed/book/NAME.ipynb --profile book
 
-The notebook runs in its own folder, in a fresh kernel. The result appears under its final name only once every cell has run; the
-notebook remembers the profile, the machine, the versions and the commit it was made with, which the run-time page lists.
+The notebook runs in its own folder, in a fresh kernel. The result appears under its final name only once every cell
+has run; it remembers the profile, the machine, the versions and the commit it was made with, for the run-time page.
 """
 
 from __future__ import annotations
