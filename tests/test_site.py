@@ -65,7 +65,8 @@ def test_links_and_images_inside_the_site_resolve(page):
             continue
         parts = urlsplit(address)
         target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
-        if not target.is_file() or (parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in anchors(target)):
+        anchored = parts.fragment and target.suffix == ".html"
+        if not target.is_file() or (anchored and unquote(parts.fragment) not in anchors(target)):
             broken.append(address)
     assert not broken
 
