@@ -87,7 +87,10 @@ class FlowSpec:
                 steps += [
                     ReversePermutation(features),
                     MaskedAffineAutoregressiveTransform(
-                        features, self.hidden_features, num_blocks=self.n_blocks, activation=ACTIVATIONS[self.activation]
+                        features,
+                        self.hidden_features,
+                        num_blocks=self.n_blocks,
+                        activation=ACTIVATIONS[self.activation],
                     ),
                 ]
             return Flow(CompositeTransform(steps), StandardNormal([features]))
@@ -230,19 +233,27 @@ class FlowEnsemble:
         return self.layout.networks(self.theta.detach())
 
     def member(self, k: int) -> FlowEnsemble:
-        """Return the ensemble of member ``k`` alone."""
+        """Return the ensemble of member ``k`` alone; raise IndexError if there is none such (-1 is the last)."""
+        if not -self.n_flows <= k < self.n_flows:
+            raise IndexError(f"k must lie in {-self.n_flows}..{self.n_flows - 1}; got {k}")
+        k %= self.n_flows
         return FlowEnsemble(
             self.spec, self.coordinates, self.mean, self.std, self.theta[k : k + 1], self.reference, self.metadata
         )
 
     def _log_prob(self, w: Tensor) -> Tensor:
-        """Return the log density (n_flows, n), float64, of each member at its own points ``w`` (n_flows, n, 6)."""
+        """Return the log density (n_flows, n), float64, of each member at its own points ``w`` (n_flows, n, 6).
+
+        Where a coordinate is singular (the centre, the axis, a purely radial orbit) it is the limit, minus infinity.
+        """
         y, log_jacobian = self.coordinates.forward(w)
+        singular = ~torch.isfinite(y).all(-1)
         y = ((y - self.mean) / self.std).float()
         flips = self.coordinates.flips.to(y)
         y = torch.cat([y * sign for sign in flips], dim=1).mT
         log_p = self.layout.log_prob(self._networks, y).double().unflatten(1, (len(flips), -1))
-        return torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
+        log_f = torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
+        return torch.where(singular, -torch.inf, log_f)
 
     def _chunks(self, w: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of the points and a copy (n_flows, n, 6) of them for each member."""
@@ -263,7 +274,7 @@ class FlowEnsemble:
         Returns
         -------
         ndarray, shape (n_flows, n)
-            Natural log of the probability density per unit length^3 velocity^3.
+            Natural log of the probability density per unit length^3 velocity^3; -inf where it vanishes.
 
         Raises
         ------
@@ -284,7 +295,7 @@ class FlowEnsemble:
         Returns
         -------
         ndarray, shape (n,)
-            Natural log of the probability density per unit length^3 velocity^3.
+            Natural log of the probability density per unit length^3 velocity^3; -inf where it vanishes.
 
         Raises
         ------
@@ -332,7 +343,7 @@ class FlowEnsemble:
         Returns
         -------
         ndarray, shape (n, 6)
-            Gradient of ln f, per unit length (first three) and velocity (last three).
+            Gradient of ln f, per unit length (first three) and velocity (last three); NaN where ln f is -inf.
 
         Raises
         ------
@@ -340,7 +351,8 @@ class FlowEnsemble:
             If ``w`` has the wrong shape, is empty or holds a non-finite value.
         """
         log_f, score = self.members_score(w)
-        share = np.exp(log_f - np.logaddexp.reduce(log_f, axis=0))
+        total = np.logaddexp.reduce(log_f, axis=0)
+        share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
         return np.einsum("kn,kni->ni", share, score)
 
     def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
@@ -361,12 +373,14 @@ class FlowEnsemble:
         Raises
         ------
         ValueError
-            If ``n`` is not a positive integer.
+            If ``n`` is not a positive integer, or no star drawn is finite.
         """
         checks.count(n, "n")
         rng = np.random.default_rng(rng)
         w = self.coordinates.inverse(self.sample_coordinates(n, rng), rng).numpy()
         lost = np.flatnonzero(~np.isfinite(w).all(axis=1))  # overflow of exp, far in the tail of a poorly trained flow
+        if len(lost) == n:
+            raise ValueError(f"none of the {n} stars drawn is finite: this flow is too poorly trained to draw from")
         w[lost] = np.delete(w, lost, axis=0)[rng.integers(n - len(lost), size=len(lost))]
         return w
 

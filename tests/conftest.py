@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
+
+import dfaccel as da
+from dfaccel.coordinates import coordinate_map
+from dfaccel.flows import FlowEnsemble, Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,3 +69,37 @@ def proposal():
         return np.hstack([r[:, None] * x, sigma[:, None] * v]), log_q + log_v - 3 * np.log(sigma)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def ensemble():
+    """Make an ensemble of untrained flows, their weights shaken so that the density is far from Gaussian."""
+
+    def make(symmetry="none", *, n_flows=2, position_map="radial", time_reversal=False, shake=0.1, seed=0, spec=None):
+        stars = da.Plummer().sample(2000, rng=seed)
+        spec = spec or da.FlowSpec(3, 8, n_blocks=1, position_map=position_map)
+        coordinates = coordinate_map(stars, symmetry, position_map=position_map, time_reversal=time_reversal)
+        y = coordinates.forward(torch.from_numpy(stars))[0]
+        layout = Layout(spec, coordinates.features)
+        theta = layout.initial(list(range(seed, seed + n_flows)))
+        for name, array in layout.unpack(theta).items():  # views: start from scales near one, as a trained flow has
+            if name.endswith("final_layer.bias"):
+                array[:, ::2] += np.log(np.e - 1)
+        theta = theta + shake * torch.from_numpy(np.random.default_rng(seed).standard_normal(theta.shape)).float()
+        mean = torch.where((coordinates.flips < 0).any(0), 0.0, y.mean(0))
+        reference = y[:, : coordinates.n_positions].float()
+        return FlowEnsemble(spec, coordinates, mean, 0.7 * y.std(0), theta, reference, {"n_stars": len(stars)})
+
+    return make
+
+
+@pytest.fixture
+def global_random_state():
+    """Check that a test leaves the global random states of Python, NumPy and torch as it found them."""
+
+    def states():
+        return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()  # noqa: NPY002
+
+    before = states()
+    yield
+    assert states() == before

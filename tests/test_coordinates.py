@@ -123,7 +123,8 @@ def test_angles_drawn_by_the_inverse_are_uniform():
 def test_rotations_leave_the_coordinates_alone(coordinates, seed):
     w = phase_space()
     y, log_jacobian = coordinates.forward(w)
-    y_turned, log_jacobian_turned = coordinates.forward(turned(w, rotation(seed, isinstance(coordinates, Axisymmetric))))
+    matrix = rotation(seed, about_z=isinstance(coordinates, Axisymmetric))
+    y_turned, log_jacobian_turned = coordinates.forward(turned(w, matrix))
     torch.testing.assert_close(y_turned, y, rtol=1e-10, atol=1e-11)
     torch.testing.assert_close(log_jacobian_turned, log_jacobian, rtol=1e-10, atol=1e-11)
     if isinstance(coordinates, Spherical):  # mirrors too
