@@ -1,5 +1,7 @@
 """One suite that every stellar system must pass, and the checks particular to each."""
 
+from itertools import pairwise
+
 import mpmath
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 from scipy import integrate, stats
 
 from dfaccel.systems import Hernquist, Plummer
+from dfaccel.systems.hernquist import _shape
 
 NATURAL = [Hernquist(), Hernquist(beta=0.5), Plummer()]
 SCALED = [
@@ -235,7 +238,7 @@ def test_velocity_moments_follow_the_dispersion(system, stars):
         (np.cross(radial, azimuthal), 1 - beta),
     ]:
         component = (scaled * direction).sum(1)
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             inside = component[(r >= low) & (r < high)]
             assert abs(inside.mean()) < 5 * inside.std() / np.sqrt(len(inside))
             square = inside**2
@@ -357,6 +360,15 @@ def test_isotropic_hernquist_is_accurate_at_all_energies(kinetic):
     # with v > 0, B itself is a difference of rounded numbers: an error of 1e-16 / B is in the input
     assert error.max() < (1e-12 if kinetic == 0 else 1e-8)
     assert error[b > 1e-3].max() < 1e-12
+
+
+def test_the_envelope_of_the_isotropic_speeds_bounds_the_df():
+    """K(B) falls from 25.6 to 3 pi / 2 everywhere, also where the series hands over to the closed form."""
+    b = np.concatenate([np.geomspace(1e-12, 0.1, 500), np.linspace(0.1, 1, 5000)])
+    k = _shape(b, 1 - b)
+    assert (np.diff(k) < 0).all()
+    assert k[0] == pytest.approx(25.6, rel=1e-9)
+    assert k[-1] == pytest.approx(1.5 * np.pi, rel=1e-9)
 
 
 @pytest.mark.parametrize("r", [1e-8, 1e8])
