@@ -98,6 +98,7 @@ def _stop_requested() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list instead of dying of them; deliver them on leaving."""
     caught: list[int] = []
     previous = {}
+    interrupted = False
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, lambda n, _: caught.append(n))
@@ -105,10 +106,13 @@ def _stop_requested() -> Iterator[list[int]]:
         pass
     try:
         yield caught
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if caught:
+        if caught and not (interrupted and previous[caught[0]] is signal.default_int_handler):
             os.kill(os.getpid(), caught[0])
 
 
@@ -128,7 +132,7 @@ class _Run:
         self.stars = self._draws("bootstrap", k) if config.bootstrap else None
         initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
         self.theta = layout.initial(initial).to(y.device).requires_grad_()
-        self.mask = layout.mask.to(y.device)
+        layout.mask = layout.mask.to(y.device)
         self.adam = torch.optim.Adam([self.theta], lr=config.learning_rate, fused=y.device.type in ("cpu", "cuda"))
         self.best = self.theta.detach().clone()
         self.progress = {
@@ -180,9 +184,10 @@ class _Run:
             networks, k = self.layout.networks(self.theta), len(self.theta)
             parts = [self.layout.log_prob(networks, h.expand(k, -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
         loss = -torch.cat(parts, dim=1).double().mean(1)
-        better = loss < torch.tensor(self.progress["best"], dtype=torch.float64, device=loss.device)
+        least = torch.tensor(self.progress["best"], dtype=torch.float64, device=loss.device)
+        better = loss < least
         self.best[better] = self.theta.detach()[better]
-        self.progress["best"] = torch.where(better, loss, torch.tensor(self.progress["best"]).to(loss)).tolist()
+        self.progress["best"] = torch.where(better, loss, least).tolist()
         self.progress["since"] = 0 if better.any() else self.progress["since"] + 1
         return loss.tolist()
 
@@ -198,16 +203,8 @@ class _Run:
             self.best.copy_(tensors["best"])
         moments = {n.removeprefix("adam."): t for n, t in tensors.items() if n.startswith("adam.")}
         if moments:
-            self.adam.state[self.theta] = {
-                n: t if n == "step" else t.to(self.theta.device) for n, t in moments.items()
-            }
+            self.adam.load_state_dict({"state": {0: moments}, "param_groups": self.adam.state_dict()["param_groups"]})
         self.progress = progress
-
-
-def _check_stars(stars: np.ndarray) -> np.ndarray:
-    w = checks.phase_space(stars, "stars")
-    checks.training_stars(w)
-    return w
 
 
 def fit(
@@ -269,7 +266,8 @@ def fit(
     (5, 6)
     """
     started = time.perf_counter()
-    w = _check_stars(stars)
+    w = checks.phase_space(stars, "stars")
+    checks.training_stars(w)
     checks.count(n_flows, "n_flows")
     spec, config = spec or FlowSpec(), config or TrainConfig()
     if device == "auto":
@@ -290,7 +288,8 @@ def fit(
     layout = Layout(spec, coordinates.features)
     run = _Run(layout, config, ((y - mean) / std).float().to(device), coordinates.flips.to(device), seeds, n_flows)
     identity = {
-        "kind": "training", "spec": spec.to_dict(), "coordinates": coordinates.to_dict(), "config": asdict(config),
+        "kind": "training", "spec": spec.to_dict(), "coordinates": coordinates.to_dict(),
+        "config": asdict(config) | {"checkpoint_seconds": None},  # the one setting that does not change the result
         "n_flows": n_flows, "seeds": seeds, "stars": checksum(w),
     }
     path = None if checkpoint is None else Path(checkpoint) / _CHECKPOINT
@@ -351,7 +350,7 @@ def _train(run: _Run, path: Path | None, identity: dict, started: float) -> None
                     save()
                     last_saved = time.perf_counter()
                 if stop:
-                    raise KeyboardInterrupt(f"training stopped; {'no checkpoint was asked for' if path is None else path}")
+                    raise KeyboardInterrupt(f"training stopped; {path or 'no checkpoint was asked for'}")
             train_loss = [s / run.n_steps for s in progress["running"]]
             progress["history"].append({"train": train_loss, "held_out": run.validate()})
             progress |= {"epoch": progress["epoch"] + 1, "step": 0, "running": [0.0] * len(train_loss)}
