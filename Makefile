@@ -27,6 +27,7 @@ export MKL_NUM_THREADS := $(THREADS)
 export OPENBLAS_NUM_THREADS := $(THREADS)
 export TQDM_DISABLE := 1
 export PYTHONDONTWRITEBYTECODE :=
+CHECK = $(BIN)/python -W ignore::RuntimeWarning:runpy -m dfaccel.records check
 PARALLEL = $(MAKE) --no-print-directory --keep-going -j$(JOBS)
 
 help:  ## list the targets
@@ -58,6 +59,9 @@ _build/executed/$(1)/$(2).ipynb: $$(foreach model,$$(LOADS_$(2)),models/$$(model
 endef
 $(foreach profile,quick book,$(foreach stem,$(STEMS),$(eval $(call loads,$(profile),$(stem)))))
 
+# Results of notebooks that are no longer there would stay in the tables of the site.
+prune = rm -f $(filter-out $(STEMS:%=_build/executed/$(1)/%.ipynb),$(wildcard _build/executed/$(1)/*.ipynb))
+
 _build/html/index.html: $(STEMS:%=_build/executed/book/%.ipynb) $(PAGES)
 	@$(BIN)/python book/build.py --profile book --output _build/html
 
@@ -65,16 +69,18 @@ _build/site-quick/index.html: $(STEMS:%=_build/executed/quick/%.ipynb) $(PAGES)
 	@$(BIN)/python book/build.py --profile quick --output _build/site-quick
 
 book: $(READY)  ## execute the notebooks as published and build the site: _build/html/index.html
+	@$(call prune,book)
 	@$(PARALLEL) _build/html/index.html
-	@$(BIN)/python -m dfaccel.records check _build/executed/book notebooks/expected.yml --profile book
+	@$(CHECK) _build/executed/book notebooks/expected.yml --profile book
 
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/codespell
 
 test: lint  ## lint, run every notebook (quick), check its records, build the site strictly, run the tests
+	@$(call prune,quick)
 	@$(PARALLEL) _build/site-quick/index.html
-	@$(BIN)/python -m dfaccel.records check _build/executed/quick notebooks/expected.yml --profile quick
+	@$(CHECK) _build/executed/quick notebooks/expected.yml --profile quick
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks

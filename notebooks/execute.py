@@ -53,9 +53,9 @@ def commit() -> str:
 
 def cell_number(notebook: dict, index: int) -> int:
     """Translate papermill's cell index into the number, from 1, of the cell in the committed notebook."""
-    before = notebook["cells"][:index]
-    added = {"injected-parameters", "papermill-error-cell-tag"}
-    return index + 1 - sum(bool(added & set(cell["metadata"].get("tags", ()))) for cell in before)
+    tags = [set(cell["metadata"].get("tags", ())) for cell in notebook["cells"]]
+    cells = [tag for tag in tags if "papermill-error-cell-tag" not in tag]  # papermill points at errors with cells of its own
+    return index + 1 - sum("injected-parameters" in tag for tag in cells[:index])
 
 
 def execute(source: Path, target: Path, profile: str) -> None:
