@@ -54,7 +54,7 @@ def commit() -> str:
 def cell_number(notebook: dict, index: int) -> int:
     """Translate papermill's cell index into the number, from 1, of the cell in the committed notebook."""
     tags = [set(cell["metadata"].get("tags", ())) for cell in notebook["cells"]]
-    cells = [tag for tag in tags if "papermill-error-cell-tag" not in tag]  # papermill points at errors with cells of its own
+    cells = [tag for tag in tags if "papermill-error-cell-tag" not in tag]  # which papermill adds to point at the error
     return index + 1 - sum("injected-parameters" in tag for tag in cells[:index])
 
 
