@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -43,34 +42,49 @@ def checksum(*arrays: np.ndarray | Tensor | str) -> str:
     return digest.hexdigest()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary name, flush to disk, rename.
+def write_files(files: dict[Path, bytes]) -> None:
+    """Write files whole or not at all: temporary names, flush to disk, then rename.
+
+    The first is the one that counts; the others tell of it. They are taken away before the first is replaced, so that
+    none ever stands beside a file it does not tell of.
 
     Parameters
     ----------
-    path : Path
-        Destination; its folder is made if need be.
-    content : bytes
-        What it will hold.
+    files : dict of Path to bytes
+        What each will hold; its folder is made if need be.
 
     Raises
     ------
     OSError
-        If the disk is full or cannot be written; what stood at ``path`` is still there.
+        If the disk is full or cannot be written; what stood there is still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    staged = []
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            staged.append(Path(name))
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            staged[-1].chmod(0o644)
+        for path in list(files)[1:]:
+            path.unlink(missing_ok=True)
+        for temporary, path in zip(staged, files, strict=True):
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def _tensor_bytes(tensors: dict[str, Tensor], header: dict) -> bytes:
+    """Return what a file of named tensors and a header of plain values holds."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
+    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
+    proof = checksum(text, *(item for pair in tensors.items() for item in pair))
+    return to_bytes(tensors, metadata={"dfaccel": text, "sha256": proof})
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
@@ -81,10 +95,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
     OSError
         If the disk is full or cannot be written; what stood at ``path`` is still there.
     """
-    tensors = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
-    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    proof = checksum(text, *(item for pair in tensors.items() for item in pair))
-    write_bytes(path, to_bytes(tensors, metadata={"dfaccel": text, "sha256": proof}))
+    write_files({path: _tensor_bytes(tensors, header)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -114,13 +125,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise ValueError(f"{path} is not a complete safetensors file ({error}); make or download it again") from None
     if "dfaccel" not in metadata:
         raise ValueError(f"{path} was not written by dfaccel: it has no dfaccel header")
-    header = json.loads(metadata["dfaccel"])
-    if header["format"] > FORMAT:
-        raise ValueError(f"{path} has format {header['format']}, this dfaccel reads up to {FORMAT}; upgrade dfaccel")
+    version = _version(metadata["dfaccel"])
+    if version is not None and version > FORMAT:
+        raise ValueError(f"{path} has format {version}, this dfaccel reads up to {FORMAT}; upgrade dfaccel")
     proof = checksum(metadata["dfaccel"], *(item for pair in tensors.items() for item in pair))
-    if proof != metadata.get("sha256"):
+    if version is None or proof != metadata.get("sha256"):
         raise ValueError(f"{path} was altered after it was written: its checksum differs; make or download it again")
-    return tensors, header
+    return tensors, json.loads(metadata["dfaccel"])
+
+
+def _version(text: str) -> int | None:
+    """Return the format that a header declares; None if it is no longer a header."""
+    try:
+        version = json.loads(text)["format"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, int) else None
 
 
 def save(model: FlowEnsemble, path: str | Path) -> None:
@@ -152,9 +172,8 @@ def save(model: FlowEnsemble, path: str | Path) -> None:
     }
     tensors = model.layout.unpack(model.theta.detach())
     tensors |= {"mean": model.mean, "std": model.std, "reference": model.reference}
-    (path / _READABLE).unlink(missing_ok=True)  # first, so that a copy never stands beside another model's arrays
-    write_tensors(path / _TENSORS, tensors, header)
-    write_bytes(path / _READABLE, (json.dumps({"format": FORMAT, **header}, indent=1, sort_keys=True) + "\n").encode())
+    readable = json.dumps({"format": FORMAT, **header}, indent=1, sort_keys=True) + "\n"
+    write_files({path / _TENSORS: _tensor_bytes(tensors, header), path / _READABLE: readable.encode()})
 
 
 def load(path: str | Path) -> FlowEnsemble:
@@ -170,7 +189,7 @@ def load(path: str | Path) -> FlowEnsemble:
     FileNotFoundError
         If there is no model there.
     ValueError
-        If a file is truncated, altered or written by a newer version.
+        If a file is truncated, altered, written by a newer version or not an ensemble.
 
     Examples
     --------
@@ -180,11 +199,13 @@ def load(path: str | Path) -> FlowEnsemble:
     """
     path = Path(path)
     tensors, header = read_tensors(path / _TENSORS)
+    if "kind" in header:
+        raise ValueError(f"{path / _TENSORS} holds a {header['kind']}, not an ensemble; use what dfaccel.save wrote")
     readable = path / _READABLE
     if readable.exists():
         try:
-            same = json.loads(readable.read_text()) == header
-        except ValueError:
+            same = json.dumps(json.loads(readable.read_text()), sort_keys=True) == json.dumps(header, sort_keys=True)
+        except ValueError:  # (texts are compared because a NaN in a training history does not equal itself)
             same = False
         if not same:
             raise ValueError(f"{readable} was altered: it differs from the header of {_TENSORS}; "
