@@ -59,6 +59,9 @@ _build/executed/$(1)/$(2).ipynb: $$(foreach model,$$(LOADS_$(2)),models/$$(model
 endef
 $(foreach profile,quick book,$(foreach stem,$(STEMS),$(eval $(call loads,$(profile),$(stem)))))
 
+models/%/ensemble.json models/%/ensemble.safetensors:
+	@echo "models/$* is not there: git checkout models/$*, or train it with make models" && exit 1
+
 # Results of notebooks that are no longer there would stay in the tables of the site.
 prune = rm -f $(filter-out $(STEMS:%=_build/executed/$(1)/%.ipynb),$(wildcard _build/executed/$(1)/*.ipynb))
 
