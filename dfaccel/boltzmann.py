@@ -47,7 +47,8 @@ class Accelerations:
     points : ndarray, shape (m, 3)
         Positions.
     value : ndarray, shape (m, 3)
-        Accelerations of the ensemble's distribution function, velocity^2 / length.
+        Accelerations of the ensemble's distribution function, velocity^2 / length; NaN where f vanishes at every
+        velocity.
     members : ndarray, shape (n_flows, m, 3)
         Accelerations of each member.
     covariance : ndarray, shape (m, 3, 3)
@@ -126,16 +127,27 @@ def _solve(
     weight = np.ones_like(streaming)  # square root of an equation's weight
     for _ in range(1 if huber is None else _ITERATIONS):
         q, r = np.linalg.qr(weight * matrix)
-        value = -np.linalg.pinv(r) @ (q.mT @ (weight * streaming))  # least norm where a direction is undetermined
+        value = -np.linalg.pinv(r, rcond=1e-12) @ (q.mT @ (weight * streaming))  # least norm where undetermined
         left = streaming + matrix @ value
         if huber is not None:
-            miss = np.abs(left)
-            spread = 1.4826 * np.median(miss, axis=-2, keepdims=True)  # of a Gaussian: its standard deviation
-            weight = np.sqrt(np.minimum(1.0, huber * spread / np.maximum(miss, np.finfo(float).tiny)))
-    residual = np.sqrt((left**2).mean((-2, -1)) / (streaming**2).mean((-2, -1)))
+            limit = huber * _robust_spread(left, outside)
+            miss = np.maximum(np.abs(left), limit)
+            weight = np.sqrt(np.divide(limit, miss, out=np.ones_like(miss), where=miss > 0))
+    value = np.where(outside.all(-2), np.nan, value[..., 0])
+    before = (streaming**2).mean((-2, -1))
+    residual = np.sqrt(np.divide((left**2).mean((-2, -1)), before, out=np.zeros_like(before), where=before > 0))
     direction = matrix / np.maximum(np.linalg.norm(matrix, axis=-1, keepdims=True), np.finfo(float).tiny)
     condition = np.sqrt(np.linalg.cond(direction.mT @ direction))
-    return value[..., 0], condition, residual
+    return value, condition, residual
+
+
+def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return the standard deviation (..., m, 1, 1) of a Gaussian with the median miss of the equations there are."""
+    miss = np.abs(left)
+    if outside.any():
+        miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, miss)
+        return 1.4826 * np.nanmedian(miss, axis=-2, keepdims=True)
+    return 1.4826 * np.median(miss, axis=-2, keepdims=True)
 
 
 def _training_stars_near(df: DistributionFunction, points: np.ndarray) -> np.ndarray:
@@ -203,14 +215,20 @@ def accelerations(
     True
     """
     points = checks.points(points)
+    if huber is not None:
+        checks.positive(huber, "huber")
     if velocities is None:
         if checks.count(n_velocities, "n_velocities") < 3:
             raise ValueError(f"n_velocities must be at least 3, the components of an acceleration; got {n_velocities}")
+        if n_velocities > _N_STARS:
+            raise ValueError(f"n_velocities must be at most {_N_STARS}; got {n_velocities}")
         source = _VelocitySource(df, np.random.default_rng(rng))
     else:
         velocities = np.asarray(velocities, dtype=np.float64)
         if velocities.ndim != 3 or velocities.shape[::2] != (len(points), 3) or velocities.shape[1] < 3:
             raise ValueError(f"velocities must have shape ({len(points)}, V, 3), V >= 3; got {velocities.shape}")
+        if not np.isfinite(velocities).all():
+            raise ValueError(f"velocities has {(~np.isfinite(velocities)).sum()} non-finite values; remove them")
         n_velocities = velocities.shape[1]
 
     parts = []

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["count", "finite_coordinates", "phase_space", "points", "positive", "training_stars"]
 
 MIN_STARS = 1000
+COLUMNS = ("x", "y", "z", "vx", "vy", "vz")
 
 
 def positive(value: float, name: str, *, infinite: bool = False) -> float:
@@ -99,6 +100,10 @@ def phase_space(w: ArrayLike | torch.Tensor, name: str = "w") -> NDArray[np.floa
         raise ValueError(f"{name} must have shape (n, 6); got {array.shape}")
     if not len(array):
         raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    return _finite(array, name)
+
+
+def _finite(array: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
         number = int(bad.sum())
@@ -124,10 +129,7 @@ def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
     array = np.asarray(x, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 3 or not len(array):
         raise ValueError(f"{name} must have shape (m, 3), m >= 1; got {array.shape}")
-    bad = ~np.isfinite(array).all(axis=1)
-    if bad.any():
-        raise ValueError(f"{name} has {int(bad.sum())} non-finite rows, first at index {int(bad.argmax())}")
-    return array
+    return _finite(array, name)
 
 
 def training_stars(w: NDArray[np.float64]) -> None:
@@ -146,11 +148,11 @@ def training_stars(w: NDArray[np.float64]) -> None:
         raise ValueError(f"stars must have at least {MIN_STARS} rows to learn from; got {len(w)}")
     constant = np.flatnonzero(np.ptp(w, axis=0) == 0)
     if len(constant):
-        raise ValueError(f"stars has a constant column: {'x y z vx vy vz'.split()[constant[0]]}; every one must vary")
+        raise ValueError(f"stars has a constant column: {COLUMNS[constant[0]]}; every one must vary")
     key = (w * [1.0, 2**0.5, 3**0.5, 5**0.5, 7**0.5, 11**0.5]).cumsum(axis=1)[:, -1]
-    share = 1 - len(np.unique(key)) / len(w)
-    if share > 0.01:
-        warnings.warn(f"{share:.1%} of the stars repeat another one; a flow learns repeats as if they were clumps",
+    repeats = len(w) - len(np.unique(key))
+    if repeats > 0.01 * len(w):
+        warnings.warn(f"{repeats / len(w):.1%} of the stars repeat another one; a flow learns repeats as if they were clumps",
                       stacklevel=3)
 
 
@@ -168,7 +170,8 @@ def finite_coordinates(y: NDArray[np.float64], symmetry: str) -> None:
     """
     bad = ~np.isfinite(y).all(axis=1)
     if bad.any():
+        number = int(bad.sum())
         raise ValueError(
-            f"stars has {int(bad.sum())} rows where {symmetry} coordinates are singular (the centre, the axis or a "
-            f"purely radial orbit), first at index {int(bad.argmax())}; remove them"
+            f"stars has {number} row{'s' if number > 1 else ''} where {symmetry} coordinates are singular (the centre, "
+            f"the axis or a purely radial orbit), first at index {int(bad.argmax())}; remove them"
         )

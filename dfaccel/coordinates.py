@@ -5,6 +5,7 @@ the angles are uniform; and the distribution function follows as :math:`\ln f(w)
 :math:`J` collects the Jacobian and the density of the angles. Discrete symmetries (reflection in the plane of a disc,
 reversal of time) are sign flips of some components of ``y``; averaging over them makes them exact.
 """
+# ruff: noqa: D102 -- what the methods of every map do is said once, in CoordinateMap
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def _radius(x: Tensor) -> Tensor:
 
 
 def _tangent_frame(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit vectors along x and two across it (any two: the angle about x is ignorable)."""
+    """Return unit vectors along x and two across it (any two: the angle about x is ignorable)."""
     radial = x / _radius(x)
     smallest = torch.nn.functional.one_hot(radial.abs().argmin(-1), 3).to(x)
     first = torch.linalg.cross(radial, smallest)
@@ -112,7 +113,7 @@ class CoordinateMap:
 
 @dataclass(frozen=True)
 class Linear(CoordinateMap):
-    """No symmetry, positions and velocities as they are."""
+    """No symmetry: positions in units of the scale, velocities as they are."""
 
     symmetry = "none"
     features = 6
@@ -120,10 +121,11 @@ class Linear(CoordinateMap):
     reversed_by_time = (3, 4, 5)
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        return w, torch.zeros_like(w[..., 0])
+        y = torch.cat([w[..., :3] / self.scale, w[..., 3:]], dim=-1)
+        return y, torch.full_like(w[..., 0], -3 * math.log(self.scale))
 
     def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
-        return y[..., :3]
+        return y[..., :3] * self.scale
 
     def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
         return y[..., 3:]

@@ -1,0 +1,95 @@
+"""The score card: its points, its errors and their summaries."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import dfaccel as da
+from dfaccel.boltzmann import Accelerations
+from dfaccel.scorecard import ScoreCard, score_points
+
+P_LIMIT = 5.7e-7  # 5 sigma, two-sided
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.03, 700.0])
+def test_points_are_log_uniform_and_isotropic(scale):
+    """Kolmogorov-Smirnov of 20 score cards, N = 4,000."""
+    x = np.concatenate([score_points(scale, rng=seed) for seed in range(20)])
+    assert x.shape == (4000, 3)
+    r = np.linalg.norm(x, axis=1)
+    ln_r, log_uniform = np.log(r / scale), stats.uniform(math.log(0.2), math.log(100)).cdf
+    assert stats.kstest(ln_r, log_uniform).pvalue > P_LIMIT
+    assert ln_r.min() >= math.log(0.2)
+    assert ln_r.max() <= math.log(20)
+    for direction in (x.T / r):
+        assert stats.kstest(direction, stats.uniform(-1, 2).cdf).pvalue > P_LIMIT
+    assert stats.kstest(r / scale, stats.uniform(0.2, 19.8).cdf).pvalue < P_LIMIT  # negative control: uniform in r
+
+
+def test_points_are_fixed_by_the_seed():
+    np.testing.assert_array_equal(score_points(rng=1), score_points(rng=np.random.default_rng(1)))
+    assert (score_points(rng=1) != score_points(rng=2)).all()
+    np.testing.assert_allclose(score_points(3.0, rng=1), 3 * score_points(rng=1), rtol=1e-14)
+
+
+@pytest.mark.parametrize("system", [da.Hernquist(), da.Hernquist(beta=0.5), da.Plummer(3, scale=0.2, G=2)], ids=repr)
+def test_exact_df_scores_zero_without_a_warning(system):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        card = da.score_card(system, system, rng=4, n_velocities=200)
+    assert card.errors.max() <= 1e-8
+    assert card.median <= card.p90 <= card.errors.max()
+    np.testing.assert_array_equal(card.points, da.score_card(system, system, rng=4, n_velocities=200).points)
+    r = np.linalg.norm(card.points, axis=1) / system.scale
+    assert r.min() > 0.2
+    assert r.max() < 20
+    assert math.isnan(card.inside_68)
+
+
+def test_wrong_gravity_is_scored_as_such():
+    """Truth with 1.25 times the mass: the error vector is a fifth of it everywhere."""
+    card = da.score_card(da.Plummer(), da.Plummer(mass=1.25), rng=0, n_velocities=50)
+    np.testing.assert_allclose(card.errors, 0.2, rtol=1e-7)
+    assert card.median == pytest.approx(0.2)
+    assert card.p90 == pytest.approx(0.2)
+
+
+@pytest.fixture
+def made_up():
+    """Five members scattered about the truth by a known standard deviation."""
+    rng = np.random.default_rng(0)
+    points = score_points(rng=0)
+    truth = da.Plummer().acceleration(points)
+    length = np.linalg.norm(truth, axis=1)[:, None]
+    members = truth + 0.1 * length * rng.normal(size=(5, 200, 3))
+    value = truth + 0.1 * length * rng.normal(size=(200, 3))
+    covariance = np.broadcast_to(0.01 * length[..., None] ** 2 * np.eye(3), (200, 3, 3))
+    one = np.ones(200)
+    return ScoreCard(Accelerations(points, value, members, covariance, one, one, one), truth)
+
+
+def test_errors_are_those_of_the_whole_vector(made_up):
+    """A vector error of three Gaussian components is Maxwell distributed: median and percentile at 5 sigma, N = 200."""
+    maxwell = stats.maxwell(scale=0.1)
+    for quantile, value in ((0.5, made_up.median), (0.9, made_up.p90)):
+        expected = maxwell.ppf(quantile)
+        sigma = math.sqrt(quantile * (1 - quantile) / 200) / maxwell.pdf(expected)
+        assert abs(value - expected) < 5 * sigma
+    along_x = np.abs(made_up.result.value - made_up.truth)[:, 0] / np.linalg.norm(made_up.truth, axis=1)
+    assert np.median(along_x) < made_up.median - 5 * 0.1 / math.sqrt(200)  # negative control: one component alone
+    assert made_up.member_errors.shape == (5, 200)
+    assert stats.kstest(made_up.member_errors.ravel(), maxwell.cdf).pvalue > P_LIMIT
+
+
+def test_share_inside_one_standard_deviation(made_up):
+    """600 components, independent here: 68.3 % within 5 sigma of a binomial; half the error bar covers 38 %."""
+    p = math.erf(1 / math.sqrt(2))
+    sigma = math.sqrt(p * (1 - p) / 600)
+    assert abs(made_up.inside_68 - p) < 5 * sigma
+    result = made_up.result
+    short = Accelerations(*(getattr(result, n) for n in ("points", "value", "members")), result.covariance / 4,
+                          result.condition, result.residual, result.n_near)
+    assert ScoreCard(short, made_up.truth).inside_68 < p - 5 * sigma
