@@ -3,11 +3,14 @@
 from .boltzmann import Accelerations, accelerations
 from .divergence import kl_divergence
 from .flows import FlowEnsemble, FlowSpec
+from .mcmc import ShortChainError, sample_mcmc
+from .mocks import add_noise
 from .records import record
 from .scorecard import ScoreCard, score_card
 from .store import load, save
 from .systems import Hernquist, Plummer
 from .training import TrainConfig, fit
+from .units import Units
 
 __version__ = "0.1.0"
 __all__ = [
@@ -17,12 +20,16 @@ __all__ = [
     "Hernquist",
     "Plummer",
     "ScoreCard",
+    "ShortChainError",
     "TrainConfig",
+    "Units",
     "accelerations",
+    "add_noise",
     "fit",
     "kl_divergence",
     "load",
     "record",
+    "sample_mcmc",
     "save",
     "score_card",
 ]
