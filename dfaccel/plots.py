@@ -30,7 +30,7 @@ def use_style() -> None:
     >>> import matplotlib as mpl
     >>> use_style()
     >>> mpl.rcParams["axes.edgecolor"]
-    '808080'
+    '#808080'
     """
     with as_file(files("dfaccel") / "dfaccel.mplstyle") as path:
         plt.style.use(path)
