@@ -99,7 +99,8 @@ class _VelocitySource:
     def __init__(self, df: DistributionFunction, rng: np.random.Generator) -> None:
         stars = df.sample(_N_STARS, rng=rng)
         self.coordinates: CoordinateMap = getattr(df, "coordinates", None) or coordinate_map(stars)
-        self.y, _ = self.coordinates.forward(torch.from_numpy(stars))
+        y, _ = self.coordinates.forward(torch.from_numpy(stars))
+        self.y = y[torch.isfinite(y).all(1)]  # a poorly trained flow throws some stars out of all bounds
         self.tree = cKDTree(self.y[:, : self.coordinates.n_positions].numpy())
         self.rng = rng
 
@@ -120,7 +121,8 @@ def _solve(
     small its learned score is poor in a way no formula foretells; Huber's weights, found by iteration, let an equation
     that misses by more than ``huber`` robust standard deviations count by its miss rather than by its square.
     """
-    outside = np.isneginf(log_f)[..., None]  # beyond the escape speed of an exact distribution function: no equation
+    # no equation where an exact distribution function vanishes, beyond the escape speed, or where a flow overflows
+    outside = ~(np.isfinite(log_f) & np.isfinite(score).all(-1))[..., None]
     score = np.where(outside, 0.0, score)
     matrix = score[..., 3:]
     streaming = (v * score[..., :3]).sum(-1, keepdims=True)

@@ -289,7 +289,7 @@ def fit(
     run = _Run(layout, config, ((y - mean) / std).float().to(device), coordinates.flips.to(device), seeds, n_flows)
     identity = {
         "kind": "training", "spec": spec.to_dict(), "coordinates": coordinates.to_dict(),
-        "config": asdict(config) | {"checkpoint_seconds": None},  # the one setting that does not change the result
+        "config": asdict(config),
         "n_flows": n_flows, "seeds": seeds, "stars": checksum(w),
     }
     path = None if checkpoint is None else Path(checkpoint) / _CHECKPOINT
@@ -308,6 +308,8 @@ def fit(
 
 def _resume(run: _Run, path: Path, identity: dict) -> None:
     tensors, header = read_tensors(path)
+    if "config" in header:  # the clock of the checkpoints is the one setting that does not change the result
+        header["config"]["checkpoint_seconds"] = identity["config"]["checkpoint_seconds"]
     for name, value in identity.items():
         if header.get(name) != value:
             raise ValueError(f"checkpoint {path} is of another training: its {name} is {header.get(name)!r}, "

@@ -323,3 +323,18 @@ def test_points_do_not_depend_on_their_company():
 def test_bad_input(points, options, error, message):
     with pytest.raises(error, match=message):
         da.accelerations(da.Plummer(), points, **options)
+
+
+def test_a_flow_that_was_hardly_trained_still_answers(ensemble):
+    """Some of its stars lie so far out that their coordinates overflow: they lend no velocities, and that is all."""
+    model = ensemble("none")
+    model.std[:3] = 60.0
+    stars = torch.from_numpy(model.sample(20_000, rng=np.random.default_rng(0)))
+    assert not torch.isfinite(model.coordinates.forward(stars)[0]).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isfinite(da.accelerations(model, [[1.0, 2, 3]], n_velocities=50).value).all()
+        velocities = bound_velocities(da.Plummer(), np.array([[1.0, 2, 3]]))
+        expected = da.accelerations(model, [[1.0, 2, 3]], velocities=velocities).value
+        beyond = np.concatenate([velocities, np.full((1, 20, 3), 1e200)], axis=1)  # more than single precision holds
+        np.testing.assert_allclose(da.accelerations(model, [[1.0, 2, 3]], velocities=beyond).value, expected, rtol=1e-6)
