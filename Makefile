@@ -18,7 +18,7 @@ STEMS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb
 MODELS := hernquist_iso hernquist_aniso hernquist_iso_free
 
 # The models that a notebook loads; a notebook not named here loads none.
-LOADS_04_learning_a_galaxy := hernquist_iso hernquist_aniso
+LOADS_04_learning_a_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
 LOADS_05_recovering_accelerations := hernquist_iso hernquist_aniso hernquist_iso_free
 
 # Inherited by every notebook, test and build. Two notebooks run at once, so each keeps to its own core.
@@ -87,7 +87,7 @@ test: lint  ## lint, run every notebook (quick), check its records, build the si
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
-	@TQDM_DISABLE= OMP_NUM_THREADS= $(BIN)/jupyter lab --notebook-dir=. notebooks
+	@env -u TQDM_DISABLE -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(BIN)/jupyter lab --notebook-dir=. notebooks
 
 models: $(READY)  ## train the shipped models again (minutes each)
 	@for model in $(MODELS); do $(BIN)/python models/train.py $$model || exit 1; done
