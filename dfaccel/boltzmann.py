@@ -18,9 +18,9 @@ from scipy.spatial import cKDTree
 
 from . import checks
 from .coordinates import CoordinateMap, coordinate_map
-from .flows import FlowEnsemble
+from .flows import N_REPRESENTATIVE, FlowEnsemble
 
-_N_STARS = 100_000  # drawn from f, once a call, to lend their velocities to the points
+_N_STARS = N_REPRESENTATIVE  # drawn from f to lend their velocities to the points
 _CHUNK = 400_000  # equations set up at a time
 _ITERATIONS = 10  # of the weights; the solution then moves by less than the noise of the velocities
 _CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
@@ -97,7 +97,7 @@ class _VelocitySource:
     """Velocities at any point, borrowed from the stars of f that lie nearest in the coordinates of its symmetry."""
 
     def __init__(self, df: DistributionFunction, rng: np.random.Generator) -> None:
-        stars = df.sample(_N_STARS, rng=rng)
+        stars = df.representative_stars if isinstance(df, FlowEnsemble) else df.sample(_N_STARS, rng=rng)
         self.coordinates: CoordinateMap = getattr(df, "coordinates", None) or coordinate_map(stars)
         y, _ = self.coordinates.forward(torch.from_numpy(stars))
         self.y = y[torch.isfinite(y).all(1)]  # a poorly trained flow throws some stars out of all bounds
@@ -106,8 +106,10 @@ class _VelocitySource:
 
     def __call__(self, points: np.ndarray, n: int) -> np.ndarray:
         x = torch.from_numpy(points)
-        _, nearest = self.tree.query(self.coordinates.position_coordinates(x).numpy(), k=n)
-        y = self.y[torch.from_numpy(np.reshape(nearest, -1))]
+        pool = min(2 * n, len(self.y))  # twice as many as needed, so that another rng takes other velocities
+        _, nearest = self.tree.query(self.coordinates.position_coordinates(x).numpy(), k=pool)
+        chosen = self.rng.random(nearest.shape).argsort(axis=1)[:, :n]
+        y = self.y[torch.from_numpy(np.take_along_axis(nearest, chosen, axis=1).ravel())]
         v = self.coordinates.velocities(x.repeat_interleave(n, dim=0), y, self.rng)
         return v.numpy().reshape(len(points), n, 3)
 

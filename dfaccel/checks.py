@@ -152,7 +152,7 @@ def training_stars(w: NDArray[np.float64]) -> None:
     key = (w * [1.0, 2**0.5, 3**0.5, 5**0.5, 7**0.5, 11**0.5]).cumsum(axis=1)[:, -1]
     repeats = len(w) - len(np.unique(key))
     if repeats > 0.01 * len(w):
-        warnings.warn(f"{repeats / len(w):.1%} of the stars repeat another one; a flow learns them as if they were clumps",
+        warnings.warn(f"{repeats / len(w):.1%} of the stars repeat another one; a flow takes them for clumps",
                       stacklevel=3)
 
 

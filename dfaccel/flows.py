@@ -25,6 +25,7 @@ from .coordinates import CoordinateMap
 
 ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu, "softplus": F.softplus, "tanh": torch.tanh, "relu": F.relu}
 _SCALE_FLOOR = 1e-3  # the constant nflows adds to every scale
+N_REPRESENTATIVE = 100_000  # stars an ensemble draws of itself to lend their velocities
 _CHUNK = 8192  # phase-space points evaluated at a time: what fits the cache
 
 
@@ -81,7 +82,7 @@ class FlowSpec:
             Seed of the initialization.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reach the GPU's too
             steps = []
             for _ in range(self.n_transforms):
                 steps += [
@@ -188,7 +189,7 @@ class Layout:
         return z
 
 
-@dataclass
+@dataclass(eq=False)
 class FlowEnsemble:
     """K flows that share one architecture, one coordinate map and one standardization.
 
@@ -227,6 +228,11 @@ class FlowEnsemble:
     def layout(self) -> Layout:
         """Layout of ``theta``."""
         return Layout(self.spec, self.coordinates.features)
+
+    @cached_property
+    def representative_stars(self) -> np.ndarray:
+        """Stars (100000, 6) drawn from the ensemble once and kept; always the same ones."""
+        return self.sample(N_REPRESENTATIVE, rng=0)
 
     @cached_property
     def _networks(self) -> list:

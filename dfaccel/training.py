@@ -129,7 +129,7 @@ class _Run:
         self.n_steps = self.n // config.batch_size
         if not self.n_steps:
             raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
-        self.stars = self._draws("bootstrap", k) if config.bootstrap else None
+        self.stars = self._draws("data", "bootstrap", k, 0) if config.bootstrap else None
         initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
         self.theta = layout.initial(initial).to(y.device).requires_grad_()
         layout.mask = layout.mask.to(y.device)
@@ -140,26 +140,28 @@ class _Run:
             "history": [],
         }
 
-    def _draws(self, stream: str, k: int, epoch: int = 0) -> np.ndarray:
-        """Return indices (k, n): bootstrap draws, or the order of an epoch's batches."""
+    def _draws(self, stream: str, kind: str, k: int, *key: int) -> np.ndarray:
+        """Return integers (k, n), a row of its own for each member: bootstrap draws, batch orders or flips."""
         rows = []
         for member in range(k):
-            rng = np.random.default_rng([self.seeds["data" if stream == "bootstrap" else stream], member, epoch])
-            rows.append(rng.integers(self.n, size=self.n) if stream == "bootstrap" else rng.permutation(self.n))
+            rng = np.random.default_rng([self.seeds[stream], member, *key])
+            if kind == "order":
+                rows.append(rng.permutation(self.n))
+            else:
+                rows.append(rng.integers(self.n if kind == "bootstrap" else len(self.flips), size=self.n))
         return np.stack(rows).astype(np.int32)
 
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
         """Yield the batches (K, features, batch_size) of an epoch from step ``start`` on."""
         k, size = len(self.theta), self.config.batch_size
-        order = self._draws("batches", k, epoch)
+        order = self._draws("batches", "order", k, epoch)
         if self.stars is not None:
             order = np.take_along_axis(self.stars, order, axis=1)
-        flip_rng = np.random.default_rng([self.seeds["batches"], k, epoch])
-        signs = torch.from_numpy(flip_rng.integers(len(self.flips), size=(k, self.n), dtype=np.int8))
+        signs = torch.from_numpy(self._draws("batches", "flips", k, epoch, 1)) if len(self.flips) > 1 else None
         for step in range(start, self.n_steps):
             part = slice(step * size, (step + 1) * size)
             batch = self.y[:, torch.from_numpy(order[:, part].astype(np.int64))].transpose(0, 1)
-            if len(self.flips) > 1:
+            if signs is not None:
                 batch = batch * self.flips[signs[:, part].long()].mT
             yield batch
 

@@ -275,7 +275,7 @@ def test_members_have_their_own_streams(stars):
         assert torch.equal(base.theta, other.theta) == (i != 1)
         assert np.array_equal(base.stars, other.stars) == (i != 0)
         assert torch.equal(base.held, other.held) == (i != 0)
-        assert np.array_equal(base._draws("batches", 3), other._draws("batches", 3)) == (i != 2)
+        assert np.array_equal(base._draws("batches", "order", 3, 0), other._draws("batches", "order", 3, 0)) == (i != 2)
 
 
 def test_an_epoch_shows_each_star_once(stars):
