@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 import dfaccel as da
 from dfaccel.coordinates import Linear
-from dfaccel.flows import FlowEnsemble, Layout
+from dfaccel.ensemble import FlowEnsemble
+from dfaccel.flows import Layout
 
 POSITION_UNIT, VELOCITY_UNIT = 10.0, 2**0.5  # of the published inputs: 10 a and sqrt(2 G M / a)
 

@@ -2,7 +2,8 @@
 
 from .boltzmann import Accelerations, accelerations
 from .divergence import kl_divergence
-from .flows import FlowEnsemble, FlowSpec
+from .ensemble import FlowEnsemble
+from .flows import FlowSpec
 from .mcmc import ShortChainError, sample_mcmc
 from .mocks import add_noise
 from .records import record

@@ -18,9 +18,8 @@ from scipy.spatial import cKDTree
 
 from . import checks
 from .coordinates import CoordinateMap, coordinate_map
-from .flows import N_REPRESENTATIVE, FlowEnsemble
+from .ensemble import N_REPRESENTATIVE, FlowEnsemble
 
-_N_STARS = N_REPRESENTATIVE  # drawn from f to lend their velocities to the points
 _CHUNK = 400_000  # equations set up at a time
 _ITERATIONS = 10  # of the weights; the solution then moves by less than the noise of the velocities
 _CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
@@ -97,7 +96,7 @@ class _VelocitySource:
     """Velocities at any point, borrowed from the stars of f that lie nearest in the coordinates of its symmetry."""
 
     def __init__(self, df: DistributionFunction, rng: np.random.Generator) -> None:
-        stars = df.representative_stars if isinstance(df, FlowEnsemble) else df.sample(_N_STARS, rng=rng)
+        stars = df.representative_stars if isinstance(df, FlowEnsemble) else df.sample(N_REPRESENTATIVE, rng=rng)
         self.coordinates: CoordinateMap = getattr(df, "coordinates", None) or coordinate_map(stars)
         y, _ = self.coordinates.forward(torch.from_numpy(stars))
         self.y = y[torch.isfinite(y).all(1)]  # a poorly trained flow throws some stars out of all bounds
@@ -224,8 +223,8 @@ def accelerations(
     if velocities is None:
         if checks.count(n_velocities, "n_velocities") < 3:
             raise ValueError(f"n_velocities must be at least 3, the components of an acceleration; got {n_velocities}")
-        if n_velocities > _N_STARS:
-            raise ValueError(f"n_velocities must be at most {_N_STARS}; got {n_velocities}")
+        if n_velocities > N_REPRESENTATIVE:
+            raise ValueError(f"n_velocities must be at most {N_REPRESENTATIVE}; got {n_velocities}")
         source = _VelocitySource(df, np.random.default_rng(rng))
     else:
         velocities = np.asarray(velocities, dtype=np.float64)

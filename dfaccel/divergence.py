@@ -8,7 +8,7 @@ import numpy as np
 
 from . import checks
 from .boltzmann import DistributionFunction
-from .flows import FlowEnsemble
+from .ensemble import FlowEnsemble
 
 
 class Estimate(NamedTuple):

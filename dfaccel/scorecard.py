@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from .boltzmann import Accelerations, DistributionFunction, accelerations
-from .flows import FlowEnsemble
+from .ensemble import FlowEnsemble
 
 N_POINTS = 200
 R_RANGE = (0.2, 20.0)  # scale radii

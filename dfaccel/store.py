@@ -17,7 +17,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from .coordinates import map_from_dict
-from .flows import FlowEnsemble, FlowSpec, Layout
+from .ensemble import FlowEnsemble
+from .flows import FlowSpec, Layout
 
 FORMAT = 1  # raised when a file of today could no longer be read
 _TENSORS, _READABLE = "ensemble.safetensors", "ensemble.json"
@@ -84,7 +85,7 @@ def _tensor_bytes(tensors: dict[str, Tensor], header: dict) -> bytes:
     tensors = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
     proof = checksum(text, *(item for pair in tensors.items() for item in pair))
-    return to_bytes(tensors, metadata={"dfaccel": text, "sha256": proof})
+    return to_bytes(tensors, metadata={"dfaccel": f"{proof}\n{text}"})  # one entry: safetensors keeps no order of them
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
@@ -125,13 +126,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise ValueError(f"{path} is not a complete safetensors file ({error}); make or download it again") from None
     if "dfaccel" not in metadata:
         raise ValueError(f"{path} was not written by dfaccel: it has no dfaccel header")
-    version = _version(metadata["dfaccel"])
+    proof, _, text = metadata["dfaccel"].partition("\n")
+    version = _version(text)
     if version is not None and version > FORMAT:
         raise ValueError(f"{path} has format {version}, this dfaccel reads up to {FORMAT}; upgrade dfaccel")
-    proof = checksum(metadata["dfaccel"], *(item for pair in tensors.items() for item in pair))
-    if version is None or proof != metadata.get("sha256"):
+    if version is None or proof != checksum(text, *(item for pair in tensors.items() for item in pair)):
         raise ValueError(f"{path} was altered after it was written: its checksum differs; make or download it again")
-    return tensors, json.loads(metadata["dfaccel"])
+    return tensors, json.loads(text)
 
 
 def _version(text: str) -> int | None:

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from . import checks
 from .coordinates import coordinate_map
-from .flows import FlowEnsemble, FlowSpec, Layout
+from .ensemble import FlowEnsemble
+from .flows import FlowSpec, Layout
 from .store import checksum, read_tensors, write_tensors
 
 _N_REFERENCE = 20_000  # training positions an ensemble keeps, to know where it has seen data
@@ -314,9 +315,17 @@ def _resume(run: _Run, path: Path, identity: dict) -> None:
         header["config"]["checkpoint_seconds"] = identity["config"]["checkpoint_seconds"]
     for name, value in identity.items():
         if header.get(name) != value:
-            raise ValueError(f"checkpoint {path} is of another training: its {name} is {header.get(name)!r}, "
-                             f"here it is {value!r}; use another folder or delete it")
+            raise ValueError(f"checkpoint {path} is of another training: {_difference(name, header.get(name), value)}; "
+                             "use another folder or delete it")
     run.restore(tensors, header["progress"])
+
+
+def _difference(name: str, there: object, here: object) -> str:
+    """Say how two values differ, naming only the first key that does."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        key = next(k for k in {**here, **there} if there.get(k) != here.get(k))
+        return _difference(f"{name} {key}", there.get(key), here.get(key))
+    return f"its {name} is {there!r}, here it is {here!r}"
 
 
 def _train(run: _Run, path: Path | None, identity: dict, started: float) -> None:

@@ -13,7 +13,8 @@ from scipy import stats
 
 import dfaccel as da
 from dfaccel.coordinates import coordinate_map
-from dfaccel.flows import FlowEnsemble, Layout
+from dfaccel.ensemble import FlowEnsemble
+from dfaccel.flows import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,6 +17,7 @@ ROWS = [
     {"checks", "coordinates", "records"},
     {"units", "systems"},
     {"mcmc", "mocks", "flows"},
+    {"ensemble"},
     {"store"},
     {"training"},
     {"boltzmann", "poisson"},
