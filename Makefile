@@ -1,7 +1,7 @@
 # The pipeline: .venv -> executed notebooks -> site -> checks. `make help` lists what can be asked for.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lint executed-book executed-quick lab models benchmarks readme-figure lock clean
+.PHONY: help book test lint executed-book executed-quick executed-paper lab models benchmarks readme-figure lock clean
 
 # What may be given on the command line, as in `make book JOBS=4`:
 PYTHON ?= python3# the Python (3.11 or newer) that makes .venv
@@ -52,12 +52,12 @@ _build/executed/$(1)/%.ipynb: notebooks/%.ipynb notebooks/parameters.yml noteboo
 	@$$(BIN)/python notebooks/execute.py $$< $$@ --profile $(1)
 executed-$(1): $$(STEMS:%=_build/executed/$(1)/%.ipynb)
 endef
-$(foreach profile,quick book,$(eval $(call executed,$(profile))))
+$(foreach profile,quick book paper,$(eval $(call executed,$(profile))))
 
 define loads
 _build/executed/$(1)/$(2).ipynb: $$(foreach model,$$(LOADS_$(2)),models/$$(model)/ensemble.json models/$$(model)/ensemble.safetensors)
 endef
-$(foreach profile,quick book,$(foreach stem,$(STEMS),$(eval $(call loads,$(profile),$(stem)))))
+$(foreach profile,quick book paper,$(foreach stem,$(STEMS),$(eval $(call loads,$(profile),$(stem)))))
 
 models/%/ensemble.json models/%/ensemble.safetensors:
 	@echo "models/$* is not there: git checkout models/$*, or train it with make models" && exit 1

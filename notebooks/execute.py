@@ -80,7 +80,7 @@ def execute(source: Path, target: Path, profile: str) -> None:
                 cwd=source.parent,
                 kernel_name="python3",
                 progress_bar=False,
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except PapermillExecutionError as error:
             number = cell_number(nbformat.read(running, as_version=4), error.cell_index)
