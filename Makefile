@@ -42,7 +42,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Installing into .venv: a few minutes the first time"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --retries 0 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --prefer-binary -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 # One executed notebook: a target for each profile and notebook.
@@ -87,7 +87,8 @@ test: lint  ## lint, run every notebook (quick), check its records, build the si
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
-	@env -u TQDM_DISABLE -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(BIN)/jupyter lab --notebook-dir=. notebooks
+	@env -u TQDM_DISABLE -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(BIN)/jupyter lab --ServerApp.root_dir=. \
+		--LabApp.default_url=/lab/tree/notebooks/01_stars_and_gravity.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 models: $(READY)  ## train the shipped models again (minutes each)
 	@for model in $(MODELS); do $(BIN)/python models/train.py $$model || exit 1; done

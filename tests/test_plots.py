@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
@@ -29,10 +31,12 @@ def _style():
         plt.close("all")
 
 
-def test_figures_are_transparent():
+def test_figures_are_saved_transparent():
     fig, ax = plt.subplots()
-    assert fig.get_facecolor()[3] == 0
     assert ax.get_facecolor()[3] == 0
+    file = io.BytesIO()
+    fig.savefig(file, format="png")
+    assert plt.imread(io.BytesIO(file.getvalue()))[0, 0, 3] == 0
 
 
 @pytest.mark.parametrize("page", ["#ffffff", "#14181e"])
