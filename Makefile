@@ -42,7 +42,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Installing into .venv: a few minutes the first time"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --retries 0 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --prefer-binary -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 # One executed notebook: a target for each profile and notebook.
