@@ -15,25 +15,13 @@ import time
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 import dfaccel as da
-from dfaccel.coordinates import Linear
-from dfaccel.ensemble import FlowEnsemble
-from dfaccel.flows import Layout
 
 POSITION_UNIT, VELOCITY_UNIT = 10.0, 2**0.5  # of the published inputs: 10 a and sqrt(2 G M / a)
 
 
-def published_ensemble(path: str) -> FlowEnsemble:
-    """Return the published weights, arrays stacked over members, as an ensemble of ours."""
-    spec = da.FlowSpec(activation="relu", position_map="linear")
-    theta = Layout(spec, 6).pack(load_file(path))
-    std = torch.tensor([POSITION_UNIT] * 3 + [VELOCITY_UNIT] * 3, dtype=torch.float64)
-    return FlowEnsemble(spec, Linear(1.0), torch.zeros(6).double(), std, theta, torch.zeros(100, 3))
-
-
-def nflows_members(model: FlowEnsemble) -> list[torch.nn.Module]:
+def nflows_members(model: da.FlowEnsemble) -> list[torch.nn.Module]:
     """Return the members as the nflows flows that they were trained as."""
     arrays = model.layout.unpack(model.theta)
     flows = [model.spec.build(6) for _ in range(model.n_flows)]
@@ -73,14 +61,14 @@ def published_velocities(n: int, escape_speed: float, rng: np.random.Generator) 
 def main() -> None:
     """Time both and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", help="safetensors of the published ensemble")
+    parser.add_argument("weights", help="folder of .pth files or safetensors of the published ensemble")
     parser.add_argument("--points", type=int, default=30)
     parser.add_argument("--velocities", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
-    model = published_ensemble(arguments.weights)
+    model = da.load_hernquistflows(arguments.weights)
     flows = nflows_members(model)
     points = np.zeros((arguments.points, 3))
     points[:, 0] = np.linspace(0.4, 20, arguments.points)

@@ -1,11 +1,14 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
 from .boltzmann import Accelerations, accelerations
+from .calibration import calibrate
 from .divergence import kl_divergence
 from .ensemble import FlowEnsemble
 from .flows import FlowSpec
 from .mcmc import ShortChainError, sample_mcmc
-from .mocks import add_noise
+from .mocks import add_noise, denoise
+from .poisson import enclosed_mass, mass_density
+from .published import load_hernquistflows
 from .records import record
 from .scorecard import ScoreCard, score_card
 from .store import load, save
@@ -26,9 +29,14 @@ __all__ = [
     "Units",
     "accelerations",
     "add_noise",
+    "calibrate",
+    "denoise",
+    "enclosed_mass",
     "fit",
     "kl_divergence",
     "load",
+    "load_hernquistflows",
+    "mass_density",
     "record",
     "sample_mcmc",
     "save",

@@ -92,7 +92,7 @@ def log_df_score(df: DistributionFunction, w: np.ndarray) -> tuple[np.ndarray, n
     return log_f.detach().numpy()[None], score.numpy()[None]
 
 
-class _VelocitySource:
+class VelocitySource:
     """Velocities at any point, borrowed from the stars of f that lie nearest in the coordinates of its symmetry."""
 
     def __init__(self, df: DistributionFunction, rng: np.random.Generator) -> None:
@@ -104,6 +104,7 @@ class _VelocitySource:
         self.rng = rng
 
     def __call__(self, points: np.ndarray, n: int) -> np.ndarray:
+        """Return velocities (m, n, 3) at ``points`` (m, 3)."""
         x = torch.from_numpy(points)
         pool = min(2 * n, len(self.y))  # twice as many as needed, so that another rng takes other velocities
         _, nearest = self.tree.query(self.coordinates.position_coordinates(x).numpy(), k=pool)
@@ -113,7 +114,7 @@ class _VelocitySource:
         return v.numpy().reshape(len(points), n, 3)
 
 
-def _solve(
+def solve(
     v: np.ndarray, log_f: np.ndarray, score: np.ndarray, huber: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Solve one regression a point: v (m, V, 3), score (..., m, V, 6) -> acceleration (..., m, 3), condition, residual.
@@ -133,7 +134,7 @@ def _solve(
         value = -np.linalg.pinv(r, rcond=1e-12) @ (q.mT @ (weight * streaming))  # least norm where undetermined
         left = streaming + matrix @ value
         if huber is not None:
-            limit = huber * _robust_spread(left, outside)
+            limit = huber * robust_spread(left, outside)
             miss = np.maximum(np.abs(left), limit)
             weight = np.sqrt(np.divide(limit, miss, out=np.ones_like(miss), where=miss > 0))
     value = np.where(outside.all(-2), np.nan, value[..., 0])
@@ -144,7 +145,7 @@ def _solve(
     return value, condition, residual
 
 
-def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Return the standard deviation (..., m, 1, 1) of a Gaussian with the median miss of the equations there are."""
     miss = np.abs(left)
     if outside.any():
@@ -225,7 +226,7 @@ def accelerations(
             raise ValueError(f"n_velocities must be at least 3, the components of an acceleration; got {n_velocities}")
         if n_velocities > N_REPRESENTATIVE:
             raise ValueError(f"n_velocities must be at most {N_REPRESENTATIVE}; got {n_velocities}")
-        source = _VelocitySource(df, np.random.default_rng(rng))
+        source = VelocitySource(df, np.random.default_rng(rng))
     else:
         velocities = np.asarray(velocities, dtype=np.float64)
         if velocities.ndim != 3 or velocities.shape[::2] != (len(points), 3) or velocities.shape[1] < 3:
@@ -245,7 +246,7 @@ def accelerations(
         shape = (-1, len(chunk), n_velocities)
         log_f = np.concatenate([total[None], log_f]).reshape(shape)
         score = np.concatenate([mixture[None], score]).reshape(*shape, 6)
-        parts.append(_solve(v, log_f, score, huber))
+        parts.append(solve(v, log_f, score, huber))
     value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
 
     members = value[1:]

@@ -136,28 +136,64 @@ class Radial(CoordinateMap):
     r"""No symmetry: :math:`y = x \ln(1 + r/s) / r`, velocities stretched by :math:`\sqrt{1 + r/s}`.
 
     Equal steps of ``y`` are equal ratios of radius outside the scale s, so that a few stars far out no longer set the
-    units in which the many inside are seen.
+    units in which the many inside are seen. Where orbits are radial, f has a cusp at zero angular momentum (it is
+    :math:`f \propto L^{-2\beta}` for constant anisotropy, Binney & Tremaine 2008, eq. 4.66), which in the plane across
+    the radius becomes flat when the tangential velocity is replaced by :math:`v_t |v_t|^{-\beta}`.
+
+    Parameters
+    ----------
+    scale, time_reversal
+        See `CoordinateMap`.
+    anisotropy : float
+        :math:`\beta = 1 - \langle v_t^2\rangle / 2\langle v_r^2\rangle` of the stretched velocities, learned from the
+        stars.
     """
+
+    anisotropy: float = 0.0
 
     symmetry = "none"
     features = 6
     n_positions = 3
     reversed_by_time = (3, 4, 5)
 
+    @classmethod
+    def from_stars(cls, w: np.ndarray, *, time_reversal: bool = False) -> Radial:
+        r = np.linalg.norm(w[:, :3], axis=1)
+        scale = float(np.median(r))
+        v_radial = np.einsum("ni,ni->n", w[:, :3], w[:, 3:]) / np.maximum(r, np.finfo(float).tiny)
+        stretch = 1 + r / scale
+        radial = np.mean(stretch * v_radial**2)
+        total = np.mean(stretch * np.einsum("ni,ni->n", w[:, 3:], w[:, 3:]))
+        anisotropy = float(np.clip(1.5 - 0.5 * total / max(radial, np.finfo(float).tiny), -1.0, 0.9))
+        return cls(scale=scale, time_reversal=time_reversal, anisotropy=anisotropy)
+
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         x, v = w[..., :3], w[..., 3:]
         r = _radius(x).clamp_min(1e-12 * self.scale)
         shrink = torch.log1p(r / self.scale) / r
         stretch = self._stretch(r)
-        log_jacobian = 2 * torch.log(shrink) - torch.log(self.scale + r) + 3 * torch.log(stretch)
-        return torch.cat([x * shrink, v * stretch], dim=-1), log_jacobian[..., 0]
+        u, speed = self._across(x / r, v * stretch, -self.anisotropy)
+        log_jacobian = (
+            2 * torch.log(shrink) - torch.log(self.scale + r) + 3 * torch.log(stretch)
+            + math.log(1 - self.anisotropy) - 2 * self.anisotropy * torch.log(speed)
+        )
+        return torch.cat([x * shrink, u], dim=-1), log_jacobian[..., 0]
+
+    @staticmethod
+    def _across(direction: Tensor, u: Tensor, power: float) -> tuple[Tensor, Tensor]:
+        """Multiply the part of u across a direction by its length to a power; return that length too."""
+        along = (u * direction).sum(-1, keepdim=True) * direction
+        speed = _radius(u - along).clamp_min(1e-12)
+        return along + (u - along) * speed**power, speed
 
     def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
         length = _radius(y[..., :3]).clamp_min(1e-12)
         return y[..., :3] * (self.scale * torch.expm1(length) / length)
 
     def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
-        return y[..., 3:] / self._stretch(_radius(x))
+        r = _radius(x)
+        power = self.anisotropy / (1 - self.anisotropy)
+        return self._across(x / r.clamp_min(1e-12 * self.scale), y[..., 3:], power)[0] / self._stretch(r)
 
 
 @dataclass(frozen=True)

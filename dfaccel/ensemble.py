@@ -80,7 +80,8 @@ class FlowEnsemble:
     def _log_prob(self, w: Tensor) -> Tensor:
         """Return the log density (n_flows, n), float64, of each member at its own points ``w`` (n_flows, n, 6).
 
-        Where a coordinate is singular (the centre, the axis, a purely radial orbit) it is the limit, minus infinity.
+        Where a coordinate is singular (the centre, the axis, a purely radial orbit), or so large that the network
+        overflows, it is the limit, minus infinity.
         """
         y, log_jacobian = self.coordinates.forward(w)
         singular = ~torch.isfinite(y).all(-1)
@@ -89,7 +90,7 @@ class FlowEnsemble:
         y = torch.cat([y * sign for sign in flips], dim=1).mT
         log_p = self.layout.log_prob(self._networks, y).double().unflatten(1, (len(flips), -1))
         log_f = torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
-        return torch.where(singular, -torch.inf, log_f)
+        return torch.where(singular | torch.isnan(log_f), -torch.inf, log_f)
 
     def _chunks(self, w: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of the points and a copy (n_flows, n, 6) of them for each member."""
@@ -167,6 +168,40 @@ class FlowEnsemble:
             (gradient,) = torch.autograd.grad(members.sum(), points)  # a member's points are its own: no cross terms
             log_f[:, part], score[:, part] = members.detach().cpu().numpy(), gradient.cpu().numpy()
         return log_f, score
+
+    def members_hessian(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ln f, its gradient and how that gradient changes with position, for each member.
+
+        Parameters
+        ----------
+        w : ndarray, shape (n, 6)
+            Phase-space points.
+
+        Returns
+        -------
+        log_f : ndarray, shape (n_flows, n)
+            Natural log of the density.
+        score : ndarray, shape (n_flows, n, 6)
+            Its gradient.
+        hessian : ndarray, shape (n_flows, n, 3, 6)
+            Derivatives of the gradient with respect to x, y and z.
+
+        Raises
+        ------
+        ValueError
+            If ``w`` has the wrong shape, is empty or holds a non-finite value.
+        """
+        shape = (self.n_flows, len(w))
+        log_f, score, hessian = np.empty(shape), np.empty((*shape, 6)), np.empty((*shape, 3, 6))
+        for part, points in self._chunks(w):
+            points = points.clone().requires_grad_()
+            members = self._log_prob(points)
+            (gradient,) = torch.autograd.grad(members.sum(), points, create_graph=True)
+            log_f[:, part], score[:, part] = members.detach().cpu().numpy(), gradient.detach().cpu().numpy()
+            for i in range(3):
+                (row,) = torch.autograd.grad(gradient[..., i].sum(), points, retain_graph=i < 2)
+                hessian[:, part, i] = row.cpu().numpy()
+        return log_f, score, hessian
 
     def score(self, w: np.ndarray) -> np.ndarray:
         """Return the gradient of the ensemble's ln f.

@@ -188,7 +188,7 @@ def sample_mcmc(
             needed = 1.1 * ENOUGH * longest / (1 - BURN_IN)
             goal = min(max_steps, max(int(1.3 * sampler.iteration), int(needed)))
         thin = int(np.ceil(longest))
-        kept = list(chain[::-1][::thin])  # from the end, so that the next kept step is thin steps on
+        kept = list(chain[::-1][::thin][: len(chain) // thin])  # from the end: the next kept step is thin steps on
         n_steps = len(chain)
         accepted = sampler.backend.accepted.sum() / (sampler.iteration * n_walkers)
         missing = -(-n // n_walkers) - len(kept)

@@ -21,6 +21,7 @@ from . import checks
 from .coordinates import coordinate_map
 from .ensemble import FlowEnsemble
 from .flows import FlowSpec, Layout
+from .optimizer import Optimizer
 from .store import checksum, read_tensors, write_tensors
 
 _N_REFERENCE = 20_000  # training positions an ensemble keeps, to know where it has seen data
@@ -30,7 +31,7 @@ _CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How flows are trained: Adam, warm-up then cosine to zero, gradients clipped member by member.
+    """How flows are trained: Muon and Adam, warm-up then cosine to zero, gradients clipped member by member.
 
     Parameters
     ----------
@@ -39,9 +40,11 @@ class TrainConfig:
     batch_size : int
         Stars a step and member.
     learning_rate : float
-        Peak learning rate.
+        Peak learning rate of Adam.
+    matrix_rate : float
+        Peak learning rate of Muon, which trains the matrices between hidden layers; 0 leaves them to Adam.
     warmup : float
-        Share of the steps over which the learning rate rises to its peak.
+        Share of the steps over which the learning rates rise to their peaks.
     clip : float
         Largest norm of a member's gradient.
     held_out : float
@@ -68,6 +71,7 @@ class TrainConfig:
     n_epochs: int = 10
     batch_size: int = 1000
     learning_rate: float = 2e-3
+    matrix_rate: float = 0.02
     warmup: float = 0.05
     clip: float = 5.0
     held_out: float = 0.05
@@ -80,6 +84,8 @@ class TrainConfig:
             checks.count(getattr(self, name), name)
         for name in ("learning_rate", "clip", "checkpoint_seconds"):
             checks.positive(getattr(self, name), name)
+        if not 0 <= self.matrix_rate < math.inf:
+            raise ValueError(f"matrix_rate must be zero or positive, and finite; got {self.matrix_rate!r}")
         if self.patience is not None:
             checks.count(self.patience, "patience")
         if not 0 <= self.warmup < 1:
@@ -87,11 +93,11 @@ class TrainConfig:
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must lie in (0, 1); got {self.held_out!r}")
 
-    def rate(self, progress: float) -> float:
-        """Return the learning rate at ``progress`` in [0, 1] of all steps."""
+    def schedule(self, progress: float) -> float:
+        """Return the share of the peak learning rates at ``progress`` in [0, 1] of all steps."""
         if progress < self.warmup:
-            return self.learning_rate * progress / self.warmup
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+            return progress / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
 
 @contextmanager
@@ -134,7 +140,7 @@ class _Run:
         initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
         self.theta = layout.initial(initial).to(y.device).requires_grad_()
         layout.mask = layout.mask.to(y.device)
-        self.adam = torch.optim.Adam([self.theta], lr=config.learning_rate, fused=y.device.type in ("cpu", "cuda"))
+        self.optimizer = Optimizer(layout, self.theta, config.learning_rate, config.matrix_rate)
         self.best = self.theta.detach().clone()
         self.progress = {
             "epoch": 0, "step": 0, "seconds": 0.0, "running": [0.0] * k, "best": [math.inf] * k, "since": 0,
@@ -170,15 +176,14 @@ class _Run:
         """Take one step and return the loss (K,) before it."""
         total = self.n_steps * self.config.n_epochs
         done = self.progress["epoch"] * self.n_steps + self.progress["step"]
-        self.adam.param_groups[0]["lr"] = self.config.rate((done + 1) / total)
-        self.adam.zero_grad()
+        self.theta.grad = None
         loss = -self.layout.log_prob(self.layout.networks(self.theta), batch).mean(1)
         loss.sum().backward()
         norm = self.theta.grad.norm(dim=1, keepdim=True)
         if not torch.isfinite(norm).all():
             raise FloatingPointError
         self.theta.grad *= (self.config.clip / norm).clamp_max(1.0)
-        self.adam.step()
+        self.optimizer.step(self.config.schedule((done + 1) / (total + 1)))
         return loss.detach()
 
     def validate(self) -> list[float]:
@@ -196,17 +201,14 @@ class _Run:
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint."""
-        moments = self.adam.state.get(self.theta, {})
-        return {"theta": self.theta, "best": self.best} | {f"adam.{name}": t for name, t in moments.items()}
+        return {"theta": self.theta, "best": self.best, **self.optimizer.state()}
 
     def restore(self, tensors: dict[str, Tensor], progress: dict) -> None:
         """Continue from a checkpoint."""
         with torch.no_grad():
             self.theta.copy_(tensors["theta"])
             self.best.copy_(tensors["best"])
-        moments = {n.removeprefix("adam."): t for n, t in tensors.items() if n.startswith("adam.")}
-        if moments:
-            self.adam.load_state_dict({"state": {0: moments}, "param_groups": self.adam.state_dict()["param_groups"]})
+        self.optimizer.restore(tensors)
         self.progress = progress
 
 

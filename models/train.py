@@ -1,49 +1,70 @@
 """Train the ensembles the book loads: ``python models/train.py hernquist_iso``, or ``make models`` for all.
 
 Each recipe is complete: its stars are drawn from a seed, its training resumes from ``_build/training/NAME`` if it was
-interrupted, and the finished ensemble is written to ``models/NAME``.
+interrupted, and the finished ensemble is written to ``models/NAME``. A recipe with ``prior`` learns from noisy stars
+that were denoised with that ensemble.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 import dfaccel as da
 
 ROOT = Path(__file__).parent.parent
-SPHERICAL = {"spec": da.FlowSpec(n_transforms=6), "config": da.TrainConfig(n_epochs=8, bootstrap=True)}
-FREE = {"spec": da.FlowSpec(), "config": da.TrainConfig(n_epochs=16, bootstrap=True)}
-
-RECIPES = {
-    "hernquist_iso": {"beta": 0.0, "symmetry": "spherical", "n_flows": 4, "seed": 101, **SPHERICAL},
-    "hernquist_aniso": {"beta": 0.5, "symmetry": "spherical", "n_flows": 4, "seed": 102, **SPHERICAL},
-    "hernquist_iso_free": {"beta": 0.0, "symmetry": "none", "n_flows": 3, "seed": 103, **FREE},
+N_STARS = 1_000_000
+SPHERICAL = {
+    "symmetry": "spherical",
+    "n_flows": 4,
+    "spec": da.FlowSpec(n_transforms=6),
+    "config": da.TrainConfig(n_epochs=4, bootstrap=True),
+}
+FREE = {
+    "symmetry": "none",
+    "n_flows": 6,
+    "spec": da.FlowSpec(),
+    "config": da.TrainConfig(n_epochs=8, bootstrap=True),
 }
 
+RECIPES = {
+    "hernquist_iso": {"beta": 0.0, "seed": 101, **SPHERICAL},
+    "hernquist_aniso": {"beta": 0.5, "seed": 102, **SPHERICAL},
+    "hernquist_iso_free": {"beta": 0.0, "seed": 103, **FREE},
+    "hernquist_aniso_free": {"beta": 0.5, "seed": 104, **FREE},
+    "hernquist_iso_1pct_naive": {"beta": 0.0, "seed": 105, "noise": 0.01, **SPHERICAL},
+    "hernquist_iso_1pct": {"beta": 0.0, "seed": 105, "noise": 0.01, "prior": "hernquist_iso_1pct_naive", **SPHERICAL},
+    "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},
+    "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
+}
+N_CANDIDATES = 8  # truths a noisy star chooses from
 
-def train(name: str, n_stars: int = 1_000_000) -> None:
+
+def observed(recipe: dict) -> np.ndarray:
+    """Return the stars (1000000, 6) of a recipe as they are seen."""
+    stars = da.Hernquist(beta=recipe["beta"]).sample(N_STARS, rng=recipe["seed"])
+    return da.add_noise(stars, recipe.get("noise", 0.0), rng=[recipe["seed"], 1])
+
+
+def train(name: str) -> None:
     """Train one ensemble and write it to ``models/NAME``.
 
     Parameters
     ----------
     name : str
         Recipe.
-    n_stars : int
-        Stars of the mock data set.
     """
     recipe = RECIPES[name]
-    stars = da.Hernquist(beta=recipe["beta"]).sample(n_stars, rng=recipe["seed"])
-    model = da.fit(
-        stars,
-        n_flows=recipe["n_flows"],
-        spec=recipe["spec"],
-        config=recipe["config"],
-        symmetry=recipe["symmetry"],
-        rng=recipe["seed"],
-        checkpoint=ROOT / "_build/training" / name,
-    )
+    stars, seed = observed(recipe), recipe["seed"]
+    if "prior" in recipe:
+        prior = da.load(ROOT / "models" / recipe["prior"])
+        stars = da.denoise(stars, recipe["noise"], prior, n_candidates=N_CANDIDATES, rng=[seed, 2, 0])
+        seed = [seed, 3, 0]
+    options = {key: recipe[key] for key in ("n_flows", "spec", "config", "symmetry")}
+    model = da.fit(stars, rng=seed, checkpoint=ROOT / "_build/training" / name, **options)
     model.metadata |= {
         "command": f"python models/train.py {name}",
-        "system": {"name": "Hernquist", "beta": recipe["beta"], "seed": recipe["seed"]},
+        "system": {"name": "Hernquist", **{key: recipe.get(key) for key in ("beta", "seed", "noise", "prior")}},
         "units": "G = mass = scale radius = 1",
     }
     da.save(model, ROOT / "models" / name)

@@ -271,7 +271,7 @@ def test_number_of_stars_nearby_is_estimated(symmetry):
 def test_velocities_borrowed_are_those_of_the_place():
     """Velocity dispersion of the drawn velocities against the Jeans one: 5 sigma for 4,000 draws, 3 % for the width."""
     system = da.Plummer()
-    source = boltzmann._VelocitySource(system, np.random.default_rng(0))
+    source = boltzmann.VelocitySource(system, np.random.default_rng(0))
     for r in (0.3, 1.0, 3.0):
         v = source(np.array([[0, r, 0.0]]), 4000)[0]
         expected = system.velocity_dispersion(np.array(r))

@@ -9,12 +9,15 @@ import torch
 from scipy import stats
 
 from dfaccel.coordinates import Axisymmetric, Linear, Radial, Spherical, coordinate_map, map_from_dict
+from dfaccel.systems import Hernquist
 
 MAPS = [Linear(1.7), Radial(1.7), Axisymmetric(1.7, height=0.2), Spherical(1.7)]
 MAPS += [Linear(0.6, True), Radial(0.6, True), Axisymmetric(0.6, True, height=3.0), Spherical(0.6, True)]
 
+MAPS += [Radial(1.7, anisotropy=0.5), Radial(0.6, True, anisotropy=-0.4)]
 
-@pytest.fixture(params=MAPS, ids=lambda m: f"{type(m).__name__}-{m.scale}")
+
+@pytest.fixture(params=MAPS, ids=lambda m: f"{type(m).__name__}-{m.scale}-{getattr(m, 'anisotropy', 0)}")
 def coordinates(request):
     """Every map, with and without time reversal."""
     return request.param
@@ -220,3 +223,30 @@ def test_unknown_names(arguments, message):
         coordinate_map(np.ones((5, 6)), **names)
     with pytest.raises(ValueError, match="coordinate map must be one of Linear, Radial.*got 'Cubic'"):
         map_from_dict({"kind": "Cubic"})
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_anisotropy_is_that_of_the_stars(beta):
+    """The standard error of beta is near 1.5 / sqrt(n); and the map makes the cusp at zero angular momentum flat."""
+    n = 40_000
+    w = Hernquist(beta=beta).sample(n, rng=0)
+    coordinates = Radial.from_stars(w)
+    assert abs(coordinates.anisotropy - beta) < 5 * 1.5 / np.sqrt(n)
+    x, u = torch.from_numpy(w[:, :3]), coordinates.forward(torch.from_numpy(w))[0][:, 3:]
+    across = torch.linalg.vector_norm(torch.linalg.cross(x, u), dim=1) / torch.linalg.vector_norm(x, dim=1)
+    near = [(across < limit).sum().item() for limit in (0.1, 0.2)]  # a flat density in the plane fills it as area
+    assert abs(near[0] - near[1] / 4) < 5 * np.sqrt(near[1] * 0.25 * 0.75) + 0.03 * near[1]
+    if beta:  # negative control: untouched velocities are crowded
+        plain = Radial(coordinates.scale).forward(torch.from_numpy(w))[0][:, 3:]
+        across = torch.linalg.vector_norm(torch.linalg.cross(x, plain), dim=1) / torch.linalg.vector_norm(x, dim=1)
+        near = [(across < limit).sum().item() for limit in (0.1, 0.2)]
+        assert near[0] > 0.4 * near[1]
+
+
+def test_anisotropy_of_odd_stars_is_bounded():
+    w = np.zeros((1000, 6))
+    w[:, :3] = np.random.default_rng(0).normal(size=(1000, 3))
+    w[:, 3:] = w[:, :3]
+    assert Radial.from_stars(w).anisotropy == 0.9
+    w[:, 3:] = np.cross(w[:, :3], [0.0, 0, 1])
+    assert Radial.from_stars(w).anisotropy == -1.0

@@ -355,7 +355,9 @@ def test_no_pickle_is_read_anywhere(root):
                 names = [(node.module or "").split(".")[0]]
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 call = f"{node.value.id}.{node.attr}"
-                assert call not in {"torch.load", "torch.save", "np.load", "numpy.load"}, f"{file}: {call}"
+                weights_only = (file.name, call) == ("published.py", "torch.load")  # held to it by test_published.py
+                forbidden = {"torch.load", "torch.save", "np.load", "numpy.load"}
+                assert weights_only or call not in forbidden, f"{file}: {call}"
             elif isinstance(node, ast.keyword):
                 assert node.arg != "allow_pickle", file
             assert not forbidden_modules & set(names), f"{file}: {names}"

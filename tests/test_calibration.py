@@ -1,0 +1,89 @@
+"""Calibrated error bars: the arithmetic, and that they widen when the model is blind to something."""
+
+import numpy as np
+import pytest
+
+import dfaccel as da
+from dfaccel.boltzmann import Accelerations
+from dfaccel.calibration import Calibration, standardized_errors
+
+
+def made_up(n_members=3, m=500, seed=0, shared=0.0):
+    """Accelerations around zero whose members scatter by one in each component, and share an error."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(m, 3))
+    members = rng.normal(size=(n_members, m, 3)) + shared
+    covariance = np.stack([np.cov(members[:, i].T) for i in range(m)])
+    one = np.ones(m)
+    return Accelerations(points, members.mean(axis=0), members, covariance, one, one, one)
+
+
+def test_standardized_errors_are_errors_over_scatter():
+    result = made_up()
+    z = standardized_errors(result, np.zeros((500, 3)))
+    np.testing.assert_allclose(z, result.value / result.members.std(axis=0, ddof=1))
+    direction = result.points / np.linalg.norm(result.points, axis=1, keepdims=True)
+    along = np.einsum("kmi,mi->km", result.members, direction)
+    radial = standardized_errors(result, np.zeros((500, 3)), radial=True)
+    assert radial.shape == (500, 1)
+    np.testing.assert_allclose(radial[:, 0], along.mean(axis=0) / along.std(axis=0, ddof=1))
+
+
+def test_factors_hold_the_truth_as_often_as_they_say():
+    z = np.random.default_rng(1).normal(size=(10, 20_000, 1))
+    calibration = Calibration(z)
+    for level, quantile in ((0.68, 0.99446), (0.95, 1.95996)):  # of a Gaussian; 5 standard errors of a quantile
+        assert abs(calibration.factor(level) - quantile) < 5 * 0.011
+    for level in (0.0, 1.0, -1, np.nan):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            calibration.factor(level)
+
+
+class Learner:
+    """A recipe of a fraction of a second, and what it was given."""
+
+    def __init__(self, blind=False):
+        self.blind, self.calls = blind, []
+
+    def __call__(self, stars, rng):
+        self.calls.append((stars, rng))
+        stars = stars.copy()
+        if self.blind:
+            stars[:, 3:] *= 2.5  # an error that every member shares
+        config = da.TrainConfig(n_epochs=2, batch_size=200, bootstrap=True)
+        return da.fit(stars, n_flows=3, spec=da.FlowSpec(2, 16), config=config, symmetry="spherical", rng=rng)
+
+
+def test_calibrate_draws_from_the_model_and_learns_again():
+    learner = Learner()
+    model = learner(da.Plummer().sample(4000, rng=0), 1)
+    points = np.array([[0.5, 0, 0], [0, 1.0, 0], [0, 0, 2.0]])
+    first = da.calibrate(model, learner, points, n_stars=4000, n_repeats=2, n_velocities=100, rng=5)
+    assert first.standardized.shape == (2, 3, 1)
+    (one, _), (two, _) = learner.calls[1:]
+    assert one.shape == (4000, 6)
+    assert (one != two).any()
+    again = da.calibrate(model, learner, points, n_stars=4000, n_repeats=2, n_velocities=100, rng=5)
+    np.testing.assert_array_equal(first.standardized, again.standardized)
+    blind = da.calibrate(model, Learner(blind=True), points, n_stars=4000, n_repeats=2, n_velocities=100, rng=5)
+    assert blind.factor(0.68) > 2 * first.factor(0.68)  # negative control: an error that no scatter shows
+
+
+def test_bad_input():
+    learner = Learner()
+    model = learner(da.Plummer().sample(1000, rng=0), 1)
+    points = np.eye(3)
+    with pytest.raises(TypeError, match="refit must be a function of stars and rng; got 3"):
+        da.calibrate(model, 3, points, n_stars=1000, rng=0)
+    with pytest.raises(ValueError, match="n_repeats must be a positive integer; got 0"):
+        da.calibrate(model, learner, points, n_stars=1000, n_repeats=0, n_velocities=50, rng=0)
+    with pytest.raises(TypeError, match="n_stars must be a positive integer"):
+        da.calibrate(model, learner, points, n_stars=1e4, rng=0)
+    with pytest.raises(ValueError, match=r"points must have shape \(m, 3\)"):
+        da.calibrate(model, learner, np.eye(2), n_stars=1000, rng=0)
+
+    def single(stars, rng):
+        return learner(stars, rng).member(0)
+
+    with pytest.raises(ValueError, match="result must have two members or more to have a scatter; got 1"):
+        da.calibrate(model, single, points, n_stars=1000, n_repeats=1, n_velocities=50, rng=0)
