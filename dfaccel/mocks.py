@@ -64,10 +64,12 @@ def denoise(
 
     If a star truly at w is seen at :math:`w^\mathrm{o}_i = w_i (1 + \epsilon\,\xi_i)`, its true place has the
     posterior density :math:`p(w \mid w^\mathrm{o}) \propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates
-    :math:`w_i = w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` are drawn, and one of them is chosen with probability in
-    proportion to its importance weight :math:`f(w) \prod_i |w_i|` (Rubin 1987). To learn f from noisy stars, learn it
-    from them as they are, denoise them with what was learned, and learn again: a stochastic expectation-maximization
-    (Celeux & Diebolt 1985) that climbs to the largest likelihood of the noisy stars.
+    :math:`w_i = w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` are proposed one after another, and each takes the place of the
+    one before with the probability of Metropolis and Hastings, the ratio of their importance weights
+    :math:`f(w) \prod_i |w_i|` (Hastings 1970): an independence sampler, which forgets where it began at a geometric
+    rate, where choosing one of m candidates by weight is biased as 1/m. To learn f from noisy stars, learn it from them
+    as they are, denoise them with what was learned, and learn again: a stochastic expectation-maximization (Celeux &
+    Diebolt 1985) that climbs to the largest likelihood of the noisy stars.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ def denoise(
     model
         Distribution function with ``log_prob``, such as a `FlowEnsemble`.
     n_candidates
-        Candidates a star.
+        Candidates a star, the first of them where its sampler begins.
     rng
         Random generator or seed.
 
@@ -116,8 +118,12 @@ def denoise(
         candidates = seen / (1 + size * rng.standard_normal((len(seen), n_candidates, 6)))
         log_weight = model.log_prob(candidates.reshape(-1, 6)).reshape(len(seen), n_candidates)
         log_weight += np.log(np.abs(candidates / np.where(seen == 0, 1.0, seen)) + (seen == 0)).sum(axis=-1)
-        chosen = (log_weight + rng.gumbel(size=log_weight.shape)).argmax(axis=1)
-        truth[start : start + _CHUNK] = candidates[np.arange(len(seen)), chosen]
+        log_uniform = -rng.exponential(size=log_weight.shape)
+        chosen, each = np.zeros(len(seen), dtype=int), np.arange(len(seen))
+        for k in range(1, n_candidates):
+            taken = log_uniform[:, k] + log_weight[each, chosen] < log_weight[:, k]  # also where the last was -inf
+            chosen[taken] = k
+        truth[start : start + _CHUNK] = candidates[each, chosen]
     return truth
 
 

@@ -37,7 +37,7 @@ RECIPES = {
     "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},
     "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
 }
-N_CANDIDATES = 8  # truths a noisy star chooses from
+N_CANDIDATES = 16  # truths proposed for a noisy star
 
 
 def observed(recipe: dict) -> np.ndarray:

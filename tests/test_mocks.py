@@ -57,7 +57,7 @@ def test_denoised_with_the_truth_stars_are_as_they_were():
     n, fraction = 60_000, 0.2
     galaxy = Known()
     noisy = add_noise(galaxy.sample(n, rng=1), fraction, rng=2)
-    again, fresh = denoise(noisy, fraction, galaxy, n_candidates=64, rng=3), galaxy.sample(n, rng=4)
+    again, fresh = denoise(noisy, fraction, galaxy, n_candidates=32, rng=3), galaxy.sample(n, rng=4)
 
     def square_speed(w):
         return (w[:, 3:] ** 2).sum(axis=1)
