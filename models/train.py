@@ -20,6 +20,7 @@ SPHERICAL = {
     "spec": da.FlowSpec(n_transforms=6),
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
+ADAM = {**SPHERICAL, "config": da.TrainConfig(n_epochs=8, bootstrap=True, matrix_rate=0.0)}  # before there was Muon
 FREE = {
     "symmetry": "none",
     "n_flows": 6,
@@ -28,8 +29,8 @@ FREE = {
 }
 
 RECIPES = {
-    "hernquist_iso": {"beta": 0.0, "seed": 101, **SPHERICAL},
-    "hernquist_aniso": {"beta": 0.5, "seed": 102, **SPHERICAL},
+    "hernquist_iso": {"beta": 0.0, "seed": 101, **ADAM},
+    "hernquist_aniso": {"beta": 0.5, "seed": 102, **ADAM},
     "hernquist_iso_free": {"beta": 0.0, "seed": 103, **FREE},
     "hernquist_aniso_free": {"beta": 0.5, "seed": 104, **FREE},
     "hernquist_iso_1pct_naive": {"beta": 0.0, "seed": 105, "noise": 0.01, **SPHERICAL},
