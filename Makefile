@@ -13,13 +13,23 @@ TORCH ?= $(shell sed -n 's/^torch==//p' requirements.lock)# PyTorch's version
 BIN := .venv/bin
 READY := .venv/.ready
 PACKAGE := $(shell find dfaccel -name '*.py' -o -name '*.mplstyle')
-PAGES := _config.yml _toc.yml notebooks/expected.yml $(shell find book -type f -not -path '*/__pycache__/*')
+PAGES := _config.yml _toc.yml notebooks/expected.yml $(wildcard notebooks/results/*.csv) $(shell find book -type f -not -path '*/__pycache__/*')
 STEMS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
-MODELS := hernquist_iso hernquist_aniso hernquist_iso_free
+MODELS := hernquist_iso hernquist_aniso hernquist_iso_free hernquist_aniso_free \
+	hernquist_iso_1pct_naive hernquist_iso_1pct hernquist_iso_10pct_naive hernquist_iso_10pct
 
 # The models that a notebook loads; a notebook not named here loads none.
 LOADS_04_learning_a_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
 LOADS_05_recovering_accelerations := hernquist_iso hernquist_aniso hernquist_iso_free
+LOADS_06_four_galaxies_four_figures := $(MODELS)
+LOADS_07_what_buys_accuracy := hernquist_iso_free hernquist_aniso_free
+LOADS_08_can_you_trust_it := hernquist_iso
+LOADS_09_weighing_the_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
+
+# The tables of results that a notebook reads.
+READS_06_four_galaxies_four_figures := $(wildcard notebooks/results/published_*.csv)
+READS_07_what_buys_accuracy := notebooks/results/ablation.csv
+READS_08_can_you_trust_it := notebooks/results/coverage.csv
 
 # Inherited by every notebook, test and build. Two notebooks run at once, so each keeps to its own core.
 export OMP_NUM_THREADS := $(THREADS)
@@ -55,7 +65,7 @@ endef
 $(foreach profile,quick book paper,$(eval $(call executed,$(profile))))
 
 define loads
-_build/executed/$(1)/$(2).ipynb: $$(foreach model,$$(LOADS_$(2)),models/$$(model)/ensemble.json models/$$(model)/ensemble.safetensors)
+_build/executed/$(1)/$(2).ipynb: $$(foreach model,$$(LOADS_$(2)),models/$$(model)/ensemble.json models/$$(model)/ensemble.safetensors) $$(READS_$(2))
 endef
 $(foreach profile,quick book paper,$(foreach stem,$(STEMS),$(eval $(call loads,$(profile),$(stem)))))
 

@@ -1,7 +1,8 @@
-"""What the book says about its own making: run times and the ledger of results, from the executed notebooks."""
+"""What the book says about its own making: run times, benchmarks and the ledger of results."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from dfaccel.records import Outcome, check
 
+BENCHMARKS = ("accuracy", "sampling", "throughput")
 TIME_LINE = re.compile(r"^\*\*Time to run\*\*:.*$", re.MULTILINE)
 
 
@@ -111,6 +113,15 @@ def ledger(notebooks: dict[str, dict], outcomes: list[Outcome]) -> str:
     return "\n\n".join(parts) or "No results are recorded yet."
 
 
+def benchmark(path: Path) -> str:
+    """Return one benchmark's table: its command and remarks (the comment lines), then the rows."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    command, *remarks = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    header, *rows = csv.reader(line for line in lines if not line.startswith("#"))
+    text = f"## {path.stem.capitalize()}\n\nBy `{command}`. {' '.join(remarks)}".rstrip()
+    return f"{text}\n\n{table([name.replace('_', ' ') for name in header], rows)}"
+
+
 def fill(page: Path, marker: str, text: str) -> None:
     """Replace the comment ``<!-- marker -->`` of a staged page by `text`."""
     source = page.read_text(encoding="utf-8")
@@ -122,8 +133,10 @@ def fill(page: Path, marker: str, text: str) -> None:
 
 
 def generate(executed: Path, expected: Path, profile: str, stage: Path) -> None:
-    """Write the executed notebooks, the run times and the ledger into the staged source of the book."""
+    """Write the executed notebooks, the run times, the benchmarks and the ledger into the staged source of the book."""
     notebooks = read_notebooks(executed)
+    results = [expected.parent / "results" / f"{name}.csv" for name in BENCHMARKS]
+    fill(stage / "book" / "benchmarks.md", "benchmarks", "\n\n".join(map(benchmark, results)))
     (stage / "notebooks").mkdir(parents=True, exist_ok=True)
     fill(stage / "book" / "run_times.md", "run times", run_times(notebooks))
     fill(stage / "book" / "ledger.md", "ledger", ledger(notebooks, check(executed, expected, profile)))

@@ -76,7 +76,7 @@ def mass_density(
     of ln f, without differences between neighbouring points. The velocities stay where they are and count as f does
     at the neighbouring point: :math:`\nabla_x w_k = w_k \nabla_x \ln f`. At x itself
     :math:`w_k = 1/(1 + |\nabla_x g_k|^2 / \mathrm{median}\,|\nabla_x g|^2)`: second derivatives are known the worse the
-    larger they are, and Huber's weights, which look at the first alone, let a few velocities spoil the rest.
+    larger they are, and Huber's weights, which look at first derivatives, let a few velocities spoil the rest.
 
     Parameters
     ----------

@@ -1,0 +1,361 @@
+"""Mass from accelerations: exact DF in, exact mass out; learned, the exact derivative of the solution it comes from."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import dfaccel as da
+from dfaccel import poisson
+
+EXACT = [
+    da.Hernquist(),
+    da.Hernquist(beta=0.5),
+    da.Plummer(),
+    da.Hernquist(mass=3.0, scale=2.0, G=0.7),
+    da.Hernquist(mass=0.2, scale=5.0, beta=0.5, G=43.0),
+    da.Plummer(mass=3.0, scale=0.5, G=2.0),
+]
+
+
+def places(n=40, scale=1.0, seed=0, r_min=0.2, r_max=20.0):
+    """Points log-uniform in radius between these scale radii, in all directions."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 3))
+    r = scale * np.exp(rng.uniform(math.log(r_min), math.log(r_max), n))
+    return x * (r / np.linalg.norm(x, axis=1))[:, None]
+
+
+def bound_velocities(system, points, n=60, seed=1):
+    """Velocities of any direction and of speeds up to 0.9 of the escape speed."""
+    rng = np.random.default_rng(seed)
+    v = rng.normal(size=(len(points), n, 3))
+    limit = system.escape_speed(np.linalg.norm(points, axis=1))[:, None]
+    return v * (0.9 * limit * rng.uniform(0, 1, (len(points), n)) ** (1 / 3) / np.linalg.norm(v, axis=2))[..., None]
+
+
+def off(value, truth):
+    """Largest relative error."""
+    return np.abs(value / truth - 1).max()
+
+
+class Shifted:
+    """A distribution function and nothing else, its centre somewhere."""
+
+    def __init__(self, system, centre=(0.0, 0.0, 0.0)):
+        self.__system, self.__centre = system, np.array([*centre, 0, 0, 0])
+
+    def log_df(self, w):
+        return self.__system.log_df(w - torch.as_tensor(self.__centre))
+
+    def sample(self, n, *, rng):
+        return self.__system.sample(n, rng=rng) + self.__centre
+
+
+class PushedTracers:
+    """Stars with Plummer's density and Gaussian velocities in a halo's gravity, those around a point moving along z."""
+
+    def __init__(self, speed, centre=1.5, size=0.5, sigma=0.2**0.5):
+        self.speed, self.centre, self.size, self.sigma = speed, centre, size, sigma
+
+    def drift(self, x):
+        distance2 = ((x - torch.tensor([0, 0, self.centre], dtype=x.dtype)) ** 2).sum(-1, keepdim=True)
+        return self.speed * torch.exp(-distance2 / (2 * self.size**2)) * torch.tensor([0, 0, 1], dtype=x.dtype)
+
+    def log_df(self, w):
+        x, v = w[..., :3], w[..., 3:]
+        return -2.5 * torch.log1p((x**2).sum(-1)) - ((v - self.drift(x)) ** 2).sum(-1) / (2 * self.sigma**2)
+
+    def sample(self, n, *, rng):
+        rng = np.random.default_rng(rng)
+        x = da.Plummer().sample(n, rng=rng)[:, :3]
+        return np.hstack([x, self.drift(torch.from_numpy(x)).numpy() + self.sigma * rng.standard_normal((n, 3))])
+
+    def velocities(self, x, n):
+        """Evenly spread, and in opposite pairs about the mean: what is odd averages out."""
+        c = self.sigma * stats.norm.ppf(stats.qmc.Halton(3, scramble=False).fast_forward(1).random(n // 2))
+        return np.concatenate([c, -c]) + self.drift(torch.from_numpy(x)).numpy()[:, None]
+
+
+# ---- exact in, exact out ----
+
+
+@pytest.mark.parametrize("system", EXACT, ids=repr)
+@pytest.mark.parametrize("given", [False, True], ids=["drawn", "given"])
+def test_exact_df_gives_the_exact_density(system, given):
+    points = places(scale=system.scale)
+    options = {"velocities": bound_velocities(system, points)} if given else {"n_velocities": 100}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = da.mass_density(Shifted(system), points, G=system.G, rng=2, **options)
+    truth = system.density(points)
+    assert off(result.value, truth) <= 1e-8
+    assert result.supported.all()
+    np.testing.assert_array_equal(result.members, result.value[None])
+    assert np.isnan(result.standard_error).all()
+    assert np.abs(result.value / (1.1 * truth) - 1).min() > 1e-3  # negative control: another mass
+
+
+@pytest.mark.parametrize("system", EXACT, ids=repr)
+def test_exact_df_gives_the_exact_enclosed_mass(system):
+    radii = system.scale * np.geomspace(0.2, 20, 12)
+    result = da.enclosed_mass(Shifted(system), radii, G=system.G, n_directions=3, n_velocities=60, rng=2)
+    assert off(result.value, system.enclosed_mass(radii)) <= 1e-8
+    assert result.members.shape == (1, 12)
+    assert np.isnan(result.standard_error).all()
+    assert result.supported.all()
+    assert np.abs(result.value / system.enclosed_mass(1.1 * radii) - 1).min() > 1e-4  # negative control: another radius
+
+
+def test_a_flat_core_has_a_density_at_its_centre():
+    np.testing.assert_allclose(da.mass_density(da.Plummer(), np.zeros((1, 3)), n_velocities=50).value, 0.75 / np.pi)
+
+
+def test_only_g_times_the_mass_is_measured():
+    points, radii = places(5), np.array([1.0, 2.0])
+    one, two = (da.mass_density(da.Plummer(), points, G=G, n_velocities=50).value for G in (1.0, 2.0))
+    np.testing.assert_allclose(one, 2 * two)
+    one, two = (da.enclosed_mass(da.Plummer(), radii, G=G, n_velocities=50).value for G in (1.0, 2.0))
+    np.testing.assert_allclose(one, 2 * two)
+
+
+def test_truncated_stars_weigh_all_of_the_mass():
+    points = places(10)
+    density = da.mass_density(da.Hernquist().truncated(30.0), points, n_velocities=60).value
+    assert off(density, da.Hernquist().density(points)) <= 1e-8
+
+
+def test_tracers_weigh_what_they_move_in():
+    """Stars of one density in the gravity of another."""
+    points, radii = places(20, r_max=5), np.array([0.5, 2.0])
+    tracers, r2 = PushedTracers(0.0), (places(20, r_max=5) ** 2).sum(axis=1)
+    halo = (3 + r2) / (4 * np.pi * (1 + r2) ** 2)
+    assert off(da.mass_density(tracers, points, n_velocities=60).value, halo) <= 1e-8
+    mass = da.enclosed_mass(tracers, radii, n_directions=3, n_velocities=60).value
+    assert off(mass, radii**3 / (1 + radii**2)) <= 1e-8
+    assert np.abs(halo / da.Plummer().density(points) - 1).min() > 1e-3  # negative control: not the stars' own
+
+
+# ---- Gauss's law ----
+
+
+@pytest.mark.parametrize(("r", "shift"), [(0.5, 0.6), (1.0, 0.6), (3.0, 0.6), (1.0, 3.0), (30.0, 3.0)])
+def test_gauss_law_needs_no_symmetry(r, shift):
+    """A sphere around another point than the centre; the reference is the flux of the exact acceleration."""
+    node, weight = np.polynomial.legendre.leggauss(200)
+    unit = np.stack([node, np.sqrt(1 - node**2), 0 * node], axis=1)
+    flux = (da.Plummer().acceleration(r * unit - [shift, 0, 0]) * unit).sum(axis=1)
+    inside = -(r**2) * (weight * flux).sum() / 2
+    system = Shifted(da.Plummer(), (0.0, 0.0, shift))
+    found = da.enclosed_mass(system, np.array([r]), n_directions=1000, n_velocities=20).value
+    np.testing.assert_allclose(found, inside, rtol=1e-3)
+    one = da.enclosed_mass(system, np.array([r]), n_directions=1, n_velocities=20).value
+    assert abs(one / inside - 1) > 1e-3  # negative control: one direction is no mean
+
+
+# ---- out of equilibrium ----
+
+
+def test_density_is_minus_the_divergence_of_the_fitted_field():
+    """Closed form for a bulk motion u of part of the stars: the field is a + (u . grad) u, and so is its divergence."""
+    system = PushedTracers(0.5)
+    x = np.zeros((12, 3))
+    x[:, 0], x[:, 2] = np.linspace(-0.3, 0.3, 12), np.linspace(0.8, 2.4, 12)
+    r2, dz = (x**2).sum(axis=1), x[:, 2] - system.centre
+    bell2 = np.exp(-(x[:, 0] ** 2 + dz**2) / system.size**2)
+    halo = (3 + r2) / (4 * np.pi * (1 + r2) ** 2)
+    spurious = (system.speed / system.size) ** 2 * bell2 * (1 - 2 * dz**2 / system.size**2) / (4 * np.pi)
+    found = da.mass_density(system, x, velocities=system.velocities(x, 4000)).value
+    np.testing.assert_allclose(found, halo + spurious, atol=0.04 * np.abs(spurious).max())
+    assert (found < 0).any()
+    assert np.abs(spurious).max() > 0.1 * halo.max()  # negative control: a term to be seen
+
+
+# ---- learned distribution functions ----
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Two small flows of a Plummer sphere."""
+    stars = da.Plummer().sample(2000, rng=0)
+    config = da.TrainConfig(n_epochs=3, batch_size=100, learning_rate=5e-3)
+    return da.fit(stars, n_flows=2, spec=da.FlowSpec(2, 8, n_blocks=1), config=config, symmetry="spherical", rng=1)
+
+
+@pytest.mark.parametrize("symmetry", ["none", "axisymmetric", "spherical"])
+def test_hessian_is_the_derivative_of_the_score(ensemble, symmetry):
+    """Central differences of single-precision scores, which round at 1e-6 of their size."""
+    model = ensemble(symmetry, n_flows=3)
+    w = np.hstack([places(60, r_min=0.5, r_max=4), np.random.default_rng(1).normal(scale=0.4, size=(60, 3))])
+    log_f, score, hessian = model.members_hessian(w)
+    assert hessian.shape == (3, 60, 3, 6)
+    np.testing.assert_allclose(log_f, model.members_log_prob(w), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(score, model.members_score(w)[1], rtol=1e-4, atol=1e-4)
+    step = 2e-3 * np.linalg.norm(w[:, :3], axis=1)
+    for i in range(3):
+        shift = np.zeros_like(w)
+        shift[:, i] = step
+        change = model.members_score(w + shift)[1] - model.members_score(w - shift)[1]
+        numerical = change / (2 * step[:, None])
+        size = np.linalg.norm(hessian[:, :, i], axis=2)
+        miss = np.linalg.norm(hessian[:, :, i] - numerical, axis=2) / size
+        assert np.median(miss) < 2e-3
+        assert np.quantile(miss, 0.95) < 0.05
+        other = np.linalg.norm(hessian[:, :, (i + 1) % 3] - numerical, axis=2) / size
+        assert np.median(other) > 0.1  # negative control: another row
+
+
+def test_density_of_an_ensemble_is_the_derivative_of_its_weighted_solution(learned):
+    """Against central differences: velocities kept, weights chosen at the point and then following each member's f."""
+    points = places(6, r_min=0.5, r_max=3)
+    velocities = bound_velocities(da.Plummer(), points, n=200)
+    density = da.mass_density(learned, points, velocities=velocities).members
+
+    def phase_space(x, v):
+        return np.hstack([np.broadcast_to(x, v.shape), v])
+
+    def divergence(x, v, k, *, following):
+        log_here, _, hessian = (a[k] for a in learned.members_hessian(phase_space(x, v)))
+        size = (hessian[:, :, 3:] ** 2).sum(axis=(1, 2))
+        weight = 1 / (1 + size / np.median(size))
+        total, step = 0.0, 4e-3 * np.linalg.norm(x)
+        for i in range(3):
+            for sign in (1, -1):
+                log_f, score = (a[k] for a in learned.members_score(phase_space(x + sign * step * np.eye(3)[i], v)))
+                root = np.sqrt(weight * np.exp(log_f - log_here) if following else weight)[:, None]
+                streaming = (v * score[:, :3]).sum(axis=1, keepdims=True)
+                a = -np.linalg.lstsq(root * score[:, 3:], root * streaming, rcond=None)[0][:, 0]
+                total += sign * a[i] / (2 * step)
+        return total
+
+    for k in range(2):
+        numerical, fixed = (
+            np.array([-divergence(x, v, k, following=f) for x, v in zip(points, velocities, strict=True)]) / (4 * np.pi)
+            for f in (True, False)
+        )
+        scale = np.abs(numerical).max()
+        np.testing.assert_allclose(density[k], numerical, rtol=0.02, atol=2e-3 * scale)
+        assert np.abs(fixed - numerical).max() > 0.05 * scale  # negative control: weights that do not follow f
+
+
+def test_mean_and_scatter_over_members(learned):
+    points = places(4, r_min=0.5, r_max=3)
+    density = da.mass_density(learned, points, n_velocities=100)
+    np.testing.assert_allclose(density.value, density.members.mean(axis=0))
+    np.testing.assert_allclose(density.standard_error, np.abs(np.diff(density.members, axis=0)[0]) / math.sqrt(2))
+    mass = da.enclosed_mass(learned, [1.0, 2.0], n_directions=4, n_velocities=100)
+    assert mass.members.shape == (2, 2)
+    np.testing.assert_allclose(mass.value, mass.members.mean(axis=0))
+    assert np.isfinite(mass.standard_error).all()
+
+
+def test_a_member_alone_gives_its_own_density(learned):
+    points = places(4, r_min=0.5, r_max=3)
+    velocities = bound_velocities(da.Plummer(), points)
+    together = da.mass_density(learned, points, velocities=velocities)
+    for k in range(2):
+        alone = da.mass_density(learned.member(k), points, velocities=velocities)
+        np.testing.assert_allclose(alone.value, together.members[k], rtol=1e-3, atol=1e-5)
+
+
+def test_too_few_training_stars_are_flagged_and_warned_about(learned):
+    points = np.array([[1.0, 0, 0], [0, 3e4, 0], [0, 0, 1.5]])
+    with pytest.warns(UserWarning, match=r"1 of 3 points lie where training stars are too few \(see .supported\).*1$"):
+        density = da.mass_density(learned, points, n_velocities=50)
+    assert density.supported.tolist() == [True, False, True]
+    with pytest.warns(UserWarning, match="4 of 8 points lie where training stars are too few"):
+        mass = da.enclosed_mass(learned, [1.0, 3e4], n_directions=4, n_velocities=50)
+    assert mass.supported.tolist() == [True, False]
+
+
+# ---- where there is no answer ----
+
+
+def test_no_density_where_f_vanishes():
+    """Beyond the last star; the other points keep theirs."""
+    system, points = da.Hernquist().truncated(10.0), np.array([[0, 0, 3.0], [0, 20.0, 0], [1.0, 0, 0]])
+    density = da.mass_density(system, points, n_velocities=60).value
+    assert np.isnan(density).tolist() == [False, True, False]
+    assert off(density[[0, 2]], da.Hernquist().density(points[[0, 2]])) <= 1e-8
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_velocities_beyond_escape_are_no_equations(share):
+    system, points = da.Plummer(), places(5)
+    velocities = bound_velocities(system, points, n=200)
+    velocities[:, : int(200 * share)] *= 30
+    assert off(da.mass_density(system, points, velocities=velocities).value, system.density(points)) <= 1e-8
+
+
+def test_no_density_from_velocities_that_leave_a_component_open():
+    system, points = da.Plummer(), places(3)
+    velocities = bound_velocities(system, points)
+    velocities[0] *= 100  # all beyond escape
+    velocities[1] *= [1, 1, 0]  # all in a plane
+    velocities[2, 2:] *= 100  # all but two
+    assert np.isnan(da.mass_density(system, points, velocities=velocities).value).all()
+
+
+# ---- seeds, batches, bad input ----
+
+
+def test_the_seed_decides(learned):
+    points = places(3, r_min=0.5, r_max=3)
+    one, same, other = (da.mass_density(learned, points, n_velocities=50, rng=r).value for r in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).all()
+    one, same, other = (da.enclosed_mass(learned, [1.0], n_velocities=50, rng=r).value for r in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).all()
+
+
+def test_points_do_not_depend_on_their_company(monkeypatch):
+    points = places(20)
+    velocities = bound_velocities(da.Plummer(), points)
+    together = da.mass_density(da.Plummer(), points, velocities=velocities).value
+    monkeypatch.setattr(poisson, "_CHUNK", 200)
+    np.testing.assert_allclose(da.mass_density(da.Plummer(), points, velocities=velocities).value, together, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "error", "message"),
+    [
+        ([[1.0, 2]], {}, ValueError, r"points must have shape \(m, 3\), m >= 1; got \(1, 2\)"),
+        (np.ones((0, 3)), {}, ValueError, r"points must have shape \(m, 3\), m >= 1; got \(0, 3\)"),
+        ([[1.0, 2, 3], [np.nan, 0, 0]], {}, ValueError, "points has 1 non-finite row, first at index 1"),
+        ([[1.0, 2, 3]], {"G": 0}, ValueError, "G must be a positive finite number; got 0"),
+        ([[1.0, 2, 3]], {"G": "one"}, TypeError, "G must be a positive number; got 'one'"),
+        ([[1.0, 2, 3]], {"n_velocities": 2}, ValueError, "n_velocities must be at least 3.*got 2"),
+        ([[1.0, 2, 3]], {"n_velocities": 1e3}, TypeError, "n_velocities must be a positive integer; got 1000.0"),
+        ([[1.0, 2, 3]], {"n_velocities": 10**6}, ValueError, "n_velocities must be at most 100000; got 1000000"),
+        ([[1.0, 2, 3]], {"velocities": np.ones((2, 5, 3))}, ValueError, r"velocities must have shape \(1, V, 3\)"),
+        ([[1.0, 2, 3]], {"velocities": np.ones((1, 2, 3))}, ValueError, r"V >= 3; got \(1, 2, 3\)"),
+        ([[1.0, 2, 3]], {"velocities": np.full((1, 9, 3), np.inf)}, ValueError, "velocities has 27 non-finite values"),
+    ],
+)
+def test_bad_input_of_mass_density(points, options, error, message):
+    with pytest.raises(error, match=message):
+        da.mass_density(da.Plummer(), points, **options)
+
+
+@pytest.mark.parametrize(
+    ("radii", "options", "error", "message"),
+    [
+        (1.0, {}, ValueError, r"radii must have shape \(m,\), m >= 1; got \(\)"),
+        ([], {}, ValueError, r"radii must have shape \(m,\), m >= 1; got \(0,\)"),
+        ([[1.0]], {}, ValueError, r"radii must have shape \(m,\), m >= 1; got \(1, 1\)"),
+        ([1.0, 0.0], {}, ValueError, "radii must be positive and finite; got 0.0 at index 1"),
+        ([1.0, np.nan], {}, ValueError, "radii must be positive and finite; got nan at index 1"),
+        ([np.inf], {}, ValueError, "radii must be positive and finite; got inf at index 0"),
+        ([1.0], {"G": -1}, ValueError, "G must be a positive finite number; got -1"),
+        ([1.0], {"n_directions": 0}, ValueError, "n_directions must be a positive integer; got 0"),
+        ([1.0], {"n_directions": 2.0}, TypeError, "n_directions must be a positive integer; got 2.0"),
+        ([1.0], {"n_velocities": 2}, ValueError, "n_velocities must be at least 3.*got 2"),
+    ],
+)
+def test_bad_input_of_enclosed_mass(radii, options, error, message):
+    with pytest.raises(error, match=message):
+        da.enclosed_mass(da.Plummer(), radii, **options)
