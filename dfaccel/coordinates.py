@@ -147,9 +147,13 @@ class Radial(CoordinateMap):
     anisotropy : float
         :math:`\beta = 1 - \langle v_t^2\rangle / 2\langle v_r^2\rangle` of the stretched velocities, learned from the
         stars.
+    velocity_scale : float
+        Velocity at which the power leaves things as they are, learned from the stars (the stretched velocities' rms of a
+        component), so that no unit of velocity is special.
     """
 
     anisotropy: float = 0.0
+    velocity_scale: float = 1.0
 
     symmetry = "none"
     features = 6
@@ -165,26 +169,26 @@ class Radial(CoordinateMap):
         radial = np.mean(stretch * v_radial**2)
         total = np.mean(stretch * np.einsum("ni,ni->n", w[:, 3:], w[:, 3:]))
         anisotropy = float(np.clip(1.5 - 0.5 * total / max(radial, np.finfo(float).tiny), -1.0, 0.9))
-        return cls(scale=scale, time_reversal=time_reversal, anisotropy=anisotropy)
+        velocity_scale = float(np.sqrt(total / 3)) or 1.0
+        return cls(scale, time_reversal, anisotropy, velocity_scale)
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         x, v = w[..., :3], w[..., 3:]
         r = _radius(x).clamp_min(1e-12 * self.scale)
         shrink = torch.log1p(r / self.scale) / r
         stretch = self._stretch(r)
-        u, speed = self._across(x / r, v * stretch, -self.anisotropy)
+        u, ratio = self._across(x / r, v * stretch, -self.anisotropy)
         log_jacobian = (
             2 * torch.log(shrink) - torch.log(self.scale + r) + 3 * torch.log(stretch)
-            + math.log(1 - self.anisotropy) - 2 * self.anisotropy * torch.log(speed)
+            + math.log(1 - self.anisotropy) - 2 * self.anisotropy * torch.log(ratio)
         )
         return torch.cat([x * shrink, u], dim=-1), log_jacobian[..., 0]
 
-    @staticmethod
-    def _across(direction: Tensor, u: Tensor, power: float) -> tuple[Tensor, Tensor]:
-        """Multiply the part of u across a direction by its length to a power; return that length too."""
+    def _across(self, direction: Tensor, u: Tensor, power: float) -> tuple[Tensor, Tensor]:
+        """Multiply the part of u across a direction by its length (in velocity scales) to a power; and that length."""
         along = (u * direction).sum(-1, keepdim=True) * direction
-        speed = _radius(u - along).clamp_min(1e-12)
-        return along + (u - along) * speed**power, speed
+        ratio = (_radius(u - along) / self.velocity_scale).clamp_min(1e-12)
+        return along + (u - along) * ratio**power, ratio
 
     def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
         length = _radius(y[..., :3]).clamp_min(1e-12)
