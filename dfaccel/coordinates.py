@@ -148,8 +148,8 @@ class Radial(CoordinateMap):
         :math:`\beta = 1 - \langle v_t^2\rangle / 2\langle v_r^2\rangle` of the stretched velocities, learned from the
         stars.
     velocity_scale : float
-        Velocity at which the power leaves things as they are, learned from the stars (the stretched velocities' rms of a
-        component), so that no unit of velocity is special.
+        Velocity at which the power leaves things as they are, learned from the stars (the rms of a component of their
+        stretched velocities), so that no unit of velocity is special.
     """
 
     anisotropy: float = 0.0
