@@ -15,15 +15,14 @@ within 5 minutes; none, median at most 2.5 % and KL at most 0.006 within 15 minu
 """
 
 import argparse
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from table import write_table
 
 import dfaccel as da
-from dfaccel.store import write_files
 
 MODELS = Path(__file__).parent.parent / "models"
 CASES = {
@@ -76,12 +75,10 @@ def main() -> None:
     rows = []
 
     def report(name: str, model: da.FlowEnsemble, beta: float) -> None:
-        row = {"name": name, "beta": beta, **measure(model, beta, *sizes)}
-        rows.append(",".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+        rows.append({"name": name, "beta": beta, **measure(model, beta, *sizes)})
         if len(rows) == 1:
-            rows.insert(0, ",".join(row))
-            print(rows[0])
-        print(rows[-1], flush=True)
+            print(*rows[0], sep=",")
+        print(*(f"{v:.3g}" if isinstance(v, float) else v for v in rows[-1].values()), sep=",", flush=True)
 
     sizes = arguments.cards, arguments.velocities, arguments.kl_stars, arguments.seed
     if arguments.case:
@@ -89,7 +86,7 @@ def main() -> None:
             beta, symmetry, spec, config = CASES[name]
             stars = da.Hernquist(beta=beta).sample(arguments.stars, rng=[arguments.seed, 1])
             model = da.fit(stars, spec=spec, config=config, symmetry=symmetry, rng=arguments.seed)
-            report(f'"{name}"', model, beta)
+            report(name, model, beta)
     for path in arguments.model or ([] if arguments.case else sorted(f.parent for f in MODELS.glob("*/ensemble.json"))):
         model = load(path)
         beta = model.metadata.get("system", {}).get("beta") if arguments.beta is None else arguments.beta
@@ -100,8 +97,7 @@ def main() -> None:
             continue
         report(path.stem, model, beta)
     if arguments.output:
-        command = " ".join(["python benchmarks/accuracy.py", *sys.argv[1:]])
-        write_files({arguments.output: "\n".join([f"# {command}", *rows, ""]).encode()})
+        write_table(arguments.output, rows, digits=3)
 
 
 if __name__ == "__main__":

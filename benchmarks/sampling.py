@@ -17,10 +17,6 @@ All takes a quarter of an hour on one core; --sampler galpy, for ours and galpy 
 """
 
 import argparse
-import csv
-import io
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +25,9 @@ import emcee
 import numpy as np
 from galpy.df import constantbetaHernquistdf, isotropicHernquistdf
 from galpy.potential import HernquistPotential
+from table import write_table
 
 import dfaccel as da
-from dfaccel.store import write_files
 
 EDGES = np.geomspace(0.1, 10, 13)  # of the bins of radius, scale radii
 FEWEST = 30  # stars a bin must hold to count
@@ -133,12 +129,7 @@ def main() -> None:
               "{ratio:.3g} ({least_ratio:.3g}-{most_ratio:.3g}) times ours; sigma_r off by {bias:+.3%} +- {error:.3%}, "
               "chi^2 {chi2:.1f} of {bins} bins, {stars} stars".format(**rows[-1]))
     if arguments.output:
-        text = io.StringIO()
-        text.write(f"# {shlex.join(['python', 'benchmarks/sampling.py', *sys.argv[1:]])}\n")
-        table = csv.DictWriter(text, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-        write_files({arguments.output: text.getvalue().encode()})
+        write_table(arguments.output, rows)
 
 
 if __name__ == "__main__":

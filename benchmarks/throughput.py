@@ -15,10 +15,6 @@ The numbers to expect: ours at least as fast as nflows and zuko in training, wit
 """
 
 import argparse
-import csv
-import io
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import zuko
+from table import write_table
 
 import dfaccel as da
 from dfaccel.flows import Layout
 from dfaccel.optimizer import Optimizer
-from dfaccel.store import write_files
 
 SPEC, FEATURES = da.FlowSpec(), 6
 HIDDEN, LARGE, RATE = SPEC.hidden_features, 2048, 1e-5  # a small rate: the flows stay what they are
@@ -155,12 +151,7 @@ def main() -> None:
                   "{of_small:.0%} of the small products' rate, {of_large:.0%} of the large one's"
                   .format(k=rows[-1]["rate"] / 1e3, a=values.min() / 1e3, b=values.max() / 1e3, **rows[-1]))
     if arguments.output:
-        text = io.StringIO()
-        text.write(f"# {shlex.join(['python', 'benchmarks/throughput.py', *sys.argv[1:]])}\n")
-        table = csv.DictWriter(text, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-        write_files({arguments.output: text.getvalue().encode()})
+        write_table(arguments.output, rows)
 
 
 if __name__ == "__main__":

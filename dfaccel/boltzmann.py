@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,7 +115,7 @@ class VelocitySource:
         return v.numpy().reshape(len(points), n, 3)
 
 
-def solve(
+def _solve(
     v: np.ndarray, log_f: np.ndarray, score: np.ndarray, huber: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Solve one regression a point: v (m, V, 3), score (..., m, V, 6) -> acceleration (..., m, 3), condition, residual.
@@ -134,7 +135,7 @@ def solve(
         value = -np.linalg.pinv(r, rcond=1e-12) @ (q.mT @ (weight * streaming))  # least norm where undetermined
         left = streaming + matrix @ value
         if huber is not None:
-            limit = huber * robust_spread(left, outside)
+            limit = huber * _robust_spread(left, outside)
             miss = np.maximum(np.abs(left), limit)
             weight = np.sqrt(np.divide(limit, miss, out=np.ones_like(miss), where=miss > 0))
     value = np.where(outside.all(-2), np.nan, value[..., 0])
@@ -145,7 +146,7 @@ def solve(
     return value, condition, residual
 
 
-def robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Return the standard deviation (..., m, 1, 1) of a Gaussian with the median miss of the equations there are."""
     miss = np.abs(left)
     if outside.any():
@@ -163,6 +164,40 @@ def _training_stars_near(df: DistributionFunction, points: np.ndarray) -> np.nda
     distance = cKDTree(df.reference.numpy()).query(where, k=k)[0][:, -1]
     per_reference = df.metadata.get("n_stars", len(df.reference)) / len(df.reference)
     return k * per_reference * (_REACH / distance) ** dimension
+
+
+def _velocity_chunks(
+    df: DistributionFunction,
+    points: np.ndarray,
+    n_velocities: int,
+    velocities: np.ndarray | None,
+    rng: np.random.Generator | int,
+    size: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Check or draw velocities; yield those of a few points (m, V, 3) and the stars they make (m V, 6), m V ~ size."""
+    if velocities is None:
+        if checks.count(n_velocities, "n_velocities") < 3:
+            raise ValueError(f"n_velocities must be at least 3, the components of an acceleration; got {n_velocities}")
+        if n_velocities > N_REPRESENTATIVE:
+            raise ValueError(f"n_velocities must be at most {N_REPRESENTATIVE}; got {n_velocities}")
+        source = VelocitySource(df, np.random.default_rng(rng))
+    else:
+        velocities = np.asarray(velocities, dtype=np.float64)
+        if velocities.ndim != 3 or velocities.shape[::2] != (len(points), 3) or velocities.shape[1] < 3:
+            raise ValueError(f"velocities must have shape ({len(points)}, V, 3), V >= 3; got {velocities.shape}")
+        if not np.isfinite(velocities).all():
+            raise ValueError(f"velocities has {(~np.isfinite(velocities)).sum()} non-finite values; remove them")
+        n_velocities = velocities.shape[1]
+    for chunk in np.array_split(np.arange(len(points)), math.ceil(len(points) * n_velocities / size)):
+        v = source(points[chunk], n_velocities) if velocities is None else velocities[chunk]
+        yield v, np.concatenate([np.broadcast_to(points[chunk, None], v.shape), v], axis=-1).reshape(-1, 6)
+
+
+def _warn_unsupported(supported: np.ndarray) -> None:
+    """Warn the caller's caller of points where training stars are too few."""
+    if not supported.all():
+        warnings.warn(f"{(~supported).sum()} of {len(supported)} points lie where training stars are too few "
+                      f"(see .supported), first at index {supported.argmin()}", stacklevel=3)
 
 
 def accelerations(
@@ -221,32 +256,16 @@ def accelerations(
     points = checks.points(points)
     if huber is not None:
         checks.positive(huber, "huber")
-    if velocities is None:
-        if checks.count(n_velocities, "n_velocities") < 3:
-            raise ValueError(f"n_velocities must be at least 3, the components of an acceleration; got {n_velocities}")
-        if n_velocities > N_REPRESENTATIVE:
-            raise ValueError(f"n_velocities must be at most {N_REPRESENTATIVE}; got {n_velocities}")
-        source = VelocitySource(df, np.random.default_rng(rng))
-    else:
-        velocities = np.asarray(velocities, dtype=np.float64)
-        if velocities.ndim != 3 or velocities.shape[::2] != (len(points), 3) or velocities.shape[1] < 3:
-            raise ValueError(f"velocities must have shape ({len(points)}, V, 3), V >= 3; got {velocities.shape}")
-        if not np.isfinite(velocities).all():
-            raise ValueError(f"velocities has {(~np.isfinite(velocities)).sum()} non-finite values; remove them")
-        n_velocities = velocities.shape[1]
-
     parts = []
-    for chunk in np.array_split(np.arange(len(points)), math.ceil(len(points) * n_velocities / _CHUNK)):
-        v = source(points[chunk], n_velocities) if velocities is None else velocities[chunk]
-        w = np.concatenate([np.broadcast_to(points[chunk, None], v.shape), v], axis=-1).reshape(-1, 6)
+    for v, w in _velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
         log_f, score = log_df_score(df, w)
         total = np.logaddexp.reduce(log_f, axis=0)
         share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
         mixture = np.einsum("kn,kni->ni", share, score)
-        shape = (-1, len(chunk), n_velocities)
+        shape = (-1, *v.shape[:2])
         log_f = np.concatenate([total[None], log_f]).reshape(shape)
         score = np.concatenate([mixture[None], score]).reshape(*shape, 6)
-        parts.append(solve(v, log_f, score, huber))
+        parts.append(_solve(v, log_f, score, huber))
     value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
 
     members = value[1:]
@@ -256,15 +275,9 @@ def accelerations(
     result = Accelerations(
         points, value[0], members, covariance, condition[0], residual[0], _training_stars_near(df, points)
     )
-    _warn(result)
-    return result
-
-
-def _warn(result: Accelerations) -> None:
-    few, poor = ~result.supported, result.condition > _CONDITION_LIMIT
-    if few.any():
-        warnings.warn(f"{few.sum()} of {len(few)} points lie where training stars are too few (see .supported), "
-                      f"first at index {few.argmax()}", stacklevel=3)
+    _warn_unsupported(result.supported)
+    poor = result.condition > _CONDITION_LIMIT
     if poor.any():
         warnings.warn(f"{poor.sum()} of {len(poor)} points have a poorly conditioned solution (see .condition), "
-                      f"first at index {poor.argmax()}", stacklevel=3)
+                      f"first at index {poor.argmax()}", stacklevel=2)
+    return result

@@ -3,15 +3,21 @@ r"""Mass from accelerations: the density by Poisson's equation, the mass within 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from . import checks
-from .boltzmann import _FEW, DistributionFunction, VelocitySource, _training_stars_near, accelerations
-from .ensemble import N_REPRESENTATIVE, FlowEnsemble
+from .boltzmann import (
+    _FEW,
+    DistributionFunction,
+    _training_stars_near,
+    _velocity_chunks,
+    _warn_unsupported,
+    accelerations,
+)
+from .ensemble import FlowEnsemble
 
 _CHUNK = 100_000  # second derivatives set up at a time
 _UNDETERMINED = 1e12  # condition of a normal matrix whose solution is rounding error in some direction
@@ -37,9 +43,11 @@ class Mass:
 
     @property
     def standard_error(self) -> np.ndarray:
-        """Standard deviation over members, (m,): the error of one member, data's and network's; NaN for a single one.
+        """Sample standard deviation over the K members, (m,), not divided by sqrt(K); NaN for a single one.
 
-        See `dfaccel.calibrate` for what it must be multiplied by to hold the truth as often as it should.
+        It holds the noise of the data only where each member learned its own bootstrap (`TrainConfig`), and never what
+        all members share: the velocities, the limits of the flow and its training, a system out of equilibrium.
+        `dfaccel.calibrate` finds, for accelerations, by what factor it falls short.
         """
         if len(self.members) == 1:
             return np.full_like(self.value, np.nan)
@@ -119,32 +127,15 @@ def mass_density(
     """
     points = checks.points(points)
     checks.positive(G, "G")
-    if velocities is None:
-        if checks.count(n_velocities, "n_velocities") < 3:
-            raise ValueError(f"n_velocities must be at least 3, the components of an acceleration; got {n_velocities}")
-        if n_velocities > N_REPRESENTATIVE:
-            raise ValueError(f"n_velocities must be at most {N_REPRESENTATIVE}; got {n_velocities}")
-        source = VelocitySource(df, np.random.default_rng(rng))
-    else:
-        velocities = np.asarray(velocities, dtype=np.float64)
-        if velocities.ndim != 3 or velocities.shape[::2] != (len(points), 3) or velocities.shape[1] < 3:
-            raise ValueError(f"velocities must have shape ({len(points)}, V, 3), V >= 3; got {velocities.shape}")
-        if not np.isfinite(velocities).all():
-            raise ValueError(f"velocities has {(~np.isfinite(velocities)).sum()} non-finite values; remove them")
-        n_velocities = velocities.shape[1]
     parts = []
-    for chunk in np.array_split(np.arange(len(points)), math.ceil(len(points) * n_velocities / _CHUNK)):
-        v = source(points[chunk], n_velocities) if velocities is None else velocities[chunk]
-        w = np.concatenate([np.broadcast_to(points[chunk, None], v.shape), v], axis=-1).reshape(-1, 6)
-        shape = (-1, len(chunk), n_velocities)
+    for v, w in _velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
+        shape = (-1, *v.shape[:2])
         log_f, score, hessian = _derivatives(df, w)
         log_f, score, hessian = log_f.reshape(shape), score.reshape(*shape, 6), hessian.reshape(*shape, 3, 6)
         parts.append(-_divergence(v, log_f, score, hessian) / (4 * math.pi * G))
     members = np.concatenate(parts, axis=1)
     supported = _training_stars_near(df, points) >= _FEW
-    if not supported.all():
-        warnings.warn(f"{(~supported).sum()} of {len(points)} points lie where training stars are too few "
-                      f"(see .supported), first at index {supported.argmin()}", stacklevel=2)
+    _warn_unsupported(supported)
     return Mass(members.mean(axis=0), members, supported)
 
 

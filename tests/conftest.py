@@ -73,6 +73,32 @@ def proposal():
 
 
 @pytest.fixture(scope="session")
+def places():
+    """Draw points log-uniform in radius between these scale radii (those of the score card), in all directions."""
+
+    def draw(n=100, scale=1.0, seed=0, r_min=0.2, r_max=20.0):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(n, 3))
+        r = scale * np.exp(rng.uniform(np.log(r_min), np.log(r_max), n))
+        return x * (r / np.linalg.norm(x, axis=1))[:, None]
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def bound_velocities():
+    """Draw velocities of any direction and of speeds up to 0.9 of the escape speed."""
+
+    def draw(system, points, n=60, seed=1):
+        rng = np.random.default_rng(seed)
+        v = rng.normal(size=(len(points), n, 3))
+        limit = system.escape_speed(np.linalg.norm(points, axis=1))[:, None]
+        return v * (0.9 * limit * rng.uniform(0, 1, (len(points), n)) ** (1 / 3) / np.linalg.norm(v, axis=2))[..., None]
+
+    return draw
+
+
+@pytest.fixture(scope="session")
 def ensemble():
     """Make an ensemble of untrained flows, their weights shaken so that the density is far from Gaussian."""
 

@@ -20,21 +20,6 @@ EXACT = [
 ]
 
 
-def places(n=100, scale=1.0, seed=0):
-    """Points log-uniform in radius over the score card's range, in all directions."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 3))
-    return scale * x * (np.exp(rng.uniform(math.log(0.2), math.log(20), n)) / np.linalg.norm(x, axis=1))[:, None]
-
-
-def bound_velocities(system, points, n=60, seed=1):
-    """Velocities of any direction and of speeds up to 0.9 of the escape speed."""
-    rng = np.random.default_rng(seed)
-    v = rng.normal(size=(len(points), n, 3))
-    limit = system.escape_speed(np.linalg.norm(points, axis=1))[:, None]
-    return v * (0.9 * limit * rng.uniform(0, 1, (len(points), n)) ** (1 / 3) / np.linalg.norm(v, axis=2))[..., None]
-
-
 def error(value, truth):
     """Length of the error vector relative to the truth."""
     return np.linalg.norm(value - truth, axis=1) / np.linalg.norm(truth, axis=1)
@@ -69,7 +54,7 @@ class Mixed(DensityOnly):
 
 @pytest.mark.parametrize("system", EXACT, ids=repr)
 @pytest.mark.parametrize("given", [False, True], ids=["drawn", "given"])
-def test_exact_df_gives_the_exact_acceleration(system, given):
+def test_exact_df_gives_the_exact_acceleration(system, given, places, bound_velocities):
     points = places(scale=system.scale)
     options = {"velocities": bound_velocities(system, points)} if given else {"n_velocities": 300}
     result = da.accelerations(DensityOnly(system), points, rng=2, **options)
@@ -83,13 +68,13 @@ def test_exact_df_gives_the_exact_acceleration(system, given):
 
 
 @pytest.mark.parametrize("huber", [None, 1.345, 0.5])
-def test_weights_do_not_matter_for_an_exact_df(huber):
+def test_weights_do_not_matter_for_an_exact_df(huber, places):
     points = places(30)
     result = da.accelerations(da.Plummer(), points, n_velocities=100, huber=huber)
     assert error(result.value, da.Plummer().acceleration(points)).max() <= 1e-8
 
 
-def test_truncated_system_keeps_the_gravity_of_the_whole():
+def test_truncated_system_keeps_the_gravity_of_the_whole(places):
     system = da.Hernquist().truncated(30.0)
     points = places(20)
     result = da.accelerations(DensityOnly(system), points, n_velocities=100)
@@ -101,7 +86,7 @@ def test_at_the_centre_there_is_no_pull():
     np.testing.assert_allclose(result.value, 0, atol=1e-10)
 
 
-def test_a_df_out_of_equilibrium_leaves_a_residual():
+def test_a_df_out_of_equilibrium_leaves_a_residual(places):
     points = places(20)
     mixed = da.accelerations(Mixed(da.Plummer(), da.Plummer(G=0.5)), points, n_velocities=300)
     assert mixed.residual.min() > 1e-3
@@ -109,7 +94,7 @@ def test_a_df_out_of_equilibrium_leaves_a_residual():
     assert da.accelerations(da.Plummer(), points, n_velocities=300).residual.max() < 1e-8
 
 
-def test_velocities_beyond_escape_are_no_equations():
+def test_velocities_beyond_escape_are_no_equations(places, bound_velocities):
     """Where f = 0 there is nothing to learn: 20, 60 or 95 % of such velocities do not spoil the others."""
     system, points = da.Plummer(), places(15)
     good = bound_velocities(system, points, n=200)
@@ -123,7 +108,7 @@ def test_velocities_beyond_escape_are_no_equations():
 # ---- where the answer is not determined ----
 
 
-def test_velocities_in_a_plane_leave_one_component_unknown():
+def test_velocities_in_a_plane_leave_one_component_unknown(places, bound_velocities):
     system, points = da.Plummer(), places(5)
     velocities = bound_velocities(system, points)
     normal = np.array([0.6, 0.0, 0.8])
@@ -135,7 +120,7 @@ def test_velocities_in_a_plane_leave_one_component_unknown():
     np.testing.assert_allclose(result.value @ known, system.acceleration(points) @ known, rtol=1e-6, atol=1e-9)
 
 
-def test_nearly_planar_velocities_are_warned_of_and_still_answered():
+def test_nearly_planar_velocities_are_warned_of_and_still_answered(places, bound_velocities):
     system, points = da.Plummer(), places(5)
     velocities = bound_velocities(system, points) * [1, 1, 1e-4]
     with pytest.warns(UserWarning, match=r"5 of 5 points have a poorly .* \(see .condition\), first at index 0"):
@@ -144,7 +129,7 @@ def test_nearly_planar_velocities_are_warned_of_and_still_answered():
     assert error(result.value, system.acceleration(points)).max() < 1e-6
 
 
-def test_a_point_without_equations_has_no_answer():
+def test_a_point_without_equations_has_no_answer(places, bound_velocities):
     """All velocities beyond escape: NaN, an infinite condition and a warning rather than a made-up zero."""
     system, points = da.Plummer(), places(3)
     velocities = bound_velocities(system, points)
@@ -156,7 +141,7 @@ def test_a_point_without_equations_has_no_answer():
     assert error(result.value[[0, 2]], system.acceleration(points)[[0, 2]]).max() <= 1e-8
 
 
-def test_good_velocities_raise_no_warning():
+def test_good_velocities_raise_no_warning(places):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = da.accelerations(da.Plummer(), places(50), n_velocities=300)
@@ -174,7 +159,7 @@ def learned():
     return da.fit(stars, n_flows=3, spec=da.FlowSpec(3, 16, n_blocks=1), config=config, symmetry="spherical", rng=1)
 
 
-def test_learned_accelerations_and_their_covariance(learned):
+def test_learned_accelerations_and_their_covariance(learned, places):
     points = places(40, seed=3)
     points *= np.minimum(1, 4 / np.linalg.norm(points, axis=1))[:, None]
     result = da.accelerations(learned, points)
@@ -191,7 +176,7 @@ def test_learned_accelerations_and_their_covariance(learned):
     assert np.abs(result.value - middle).max() < extent  # the mixture lies among its members
 
 
-def test_a_member_alone_gives_its_own_acceleration(learned):
+def test_a_member_alone_gives_its_own_acceleration(learned, places, bound_velocities):
     """With the velocities given, so that nothing else differs."""
     points = places(5)
     points *= np.minimum(1, 3 / np.linalg.norm(points, axis=1))[:, None]
@@ -203,7 +188,7 @@ def test_a_member_alone_gives_its_own_acceleration(learned):
         np.testing.assert_array_equal(alone.value, alone.members[0])
 
 
-def test_symmetry_of_the_flow_is_that_of_its_accelerations(learned):
+def test_symmetry_of_the_flow_is_that_of_its_accelerations(learned, places, bound_velocities):
     """Point and velocities turned, the acceleration turns with them, and it is central: the flow knows no direction."""
     points = places(10)
     points *= np.minimum(1, 3 / np.linalg.norm(points, axis=1))[:, None]
@@ -218,7 +203,7 @@ def test_symmetry_of_the_flow_is_that_of_its_accelerations(learned):
     assert (np.linalg.norm(across, axis=1) < 0.1 * np.linalg.norm(full, axis=1)).all()
 
 
-def test_units_rescale_accelerations():
+def test_units_rescale_accelerations(places, bound_velocities):
     """The same stars in other units give the same acceleration in those units, flags and diagnostics included."""
     stars, points = da.Plummer().sample(3000, rng=0), places(8)
     velocities = bound_velocities(da.Plummer(), points)
@@ -246,7 +231,7 @@ def test_points_outside_the_training_volume_are_flagged(learned):
 
 
 @pytest.mark.parametrize("symmetry", ["none", "axisymmetric", "spherical"])
-def test_number_of_stars_nearby_is_estimated(symmetry):
+def test_number_of_stars_nearby_is_estimated(symmetry, places):
     """The 8th neighbour among 20,000 reference stars against a count of all 50,000 in a ball: 5 sigma of both."""
     stars = da.Plummer().sample(50_000, rng=0)
     config = da.TrainConfig(n_epochs=1, batch_size=1000)
@@ -280,7 +265,7 @@ def test_velocities_borrowed_are_those_of_the_place():
     assert abs(v.std() / system.velocity_dispersion(np.array(0.3)) - 1) > 0.2  # negative control: another place
 
 
-def test_the_seed_decides():
+def test_the_seed_decides(places):
     points = places(3)
     one, same, other = (da.accelerations(da.Plummer(), points, n_velocities=50, rng=r).condition for r in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
@@ -290,7 +275,7 @@ def test_the_seed_decides():
     )
 
 
-def test_points_do_not_depend_on_their_company():
+def test_points_do_not_depend_on_their_company(places, bound_velocities):
     """Many points are solved in several batches; each has the answer it has alone."""
     points = places(300)
     velocities = bound_velocities(da.Plummer(), points, n=20)
@@ -325,7 +310,7 @@ def test_bad_input(points, options, error, message):
         da.accelerations(da.Plummer(), points, **options)
 
 
-def test_a_flow_that_was_hardly_trained_still_answers(ensemble):
+def test_a_flow_that_was_hardly_trained_still_answers(ensemble, bound_velocities):
     """Some of its stars lie so far out that their coordinates overflow: they lend no velocities, and that is all."""
     model = ensemble("none")
     model.std[:3] = 60.0

@@ -21,22 +21,6 @@ EXACT = [
 ]
 
 
-def places(n=40, scale=1.0, seed=0, r_min=0.2, r_max=20.0):
-    """Points log-uniform in radius between these scale radii, in all directions."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 3))
-    r = scale * np.exp(rng.uniform(math.log(r_min), math.log(r_max), n))
-    return x * (r / np.linalg.norm(x, axis=1))[:, None]
-
-
-def bound_velocities(system, points, n=60, seed=1):
-    """Velocities of any direction and of speeds up to 0.9 of the escape speed."""
-    rng = np.random.default_rng(seed)
-    v = rng.normal(size=(len(points), n, 3))
-    limit = system.escape_speed(np.linalg.norm(points, axis=1))[:, None]
-    return v * (0.9 * limit * rng.uniform(0, 1, (len(points), n)) ** (1 / 3) / np.linalg.norm(v, axis=2))[..., None]
-
-
 def off(value, truth):
     """Largest relative error."""
     return np.abs(value / truth - 1).max()
@@ -85,8 +69,8 @@ class PushedTracers:
 
 @pytest.mark.parametrize("system", EXACT, ids=repr)
 @pytest.mark.parametrize("given", [False, True], ids=["drawn", "given"])
-def test_exact_df_gives_the_exact_density(system, given):
-    points = places(scale=system.scale)
+def test_exact_df_gives_the_exact_density(system, given, places, bound_velocities):
+    points = places(40, scale=system.scale)
     options = {"velocities": bound_velocities(system, points)} if given else {"n_velocities": 100}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -114,7 +98,7 @@ def test_a_flat_core_has_a_density_at_its_centre():
     np.testing.assert_allclose(da.mass_density(da.Plummer(), np.zeros((1, 3)), n_velocities=50).value, 0.75 / np.pi)
 
 
-def test_only_g_times_the_mass_is_measured():
+def test_only_g_times_the_mass_is_measured(places):
     points, radii = places(5), np.array([1.0, 2.0])
     one, two = (da.mass_density(da.Plummer(), points, G=G, n_velocities=50).value for G in (1.0, 2.0))
     np.testing.assert_allclose(one, 2 * two)
@@ -122,13 +106,13 @@ def test_only_g_times_the_mass_is_measured():
     np.testing.assert_allclose(one, 2 * two)
 
 
-def test_truncated_stars_weigh_all_of_the_mass():
+def test_truncated_stars_weigh_all_of_the_mass(places):
     points = places(10)
     density = da.mass_density(da.Hernquist().truncated(30.0), points, n_velocities=60).value
     assert off(density, da.Hernquist().density(points)) <= 1e-8
 
 
-def test_tracers_weigh_what_they_move_in():
+def test_tracers_weigh_what_they_move_in(places):
     """Stars of one density in the gravity of another."""
     points, radii = places(20, r_max=5), np.array([0.5, 2.0])
     tracers, r2 = PushedTracers(0.0), (places(20, r_max=5) ** 2).sum(axis=1)
@@ -186,7 +170,7 @@ def learned():
 
 
 @pytest.mark.parametrize("symmetry", ["none", "axisymmetric", "spherical"])
-def test_hessian_is_the_derivative_of_the_score(ensemble, symmetry):
+def test_hessian_is_the_derivative_of_the_score(ensemble, symmetry, places):
     """Central differences of single-precision scores, which round at 1e-6 of their size."""
     model = ensemble(symmetry, n_flows=3)
     w = np.hstack([places(60, r_min=0.5, r_max=4), np.random.default_rng(1).normal(scale=0.4, size=(60, 3))])
@@ -208,7 +192,7 @@ def test_hessian_is_the_derivative_of_the_score(ensemble, symmetry):
         assert np.median(other) > 0.1  # negative control: another row
 
 
-def test_density_of_an_ensemble_is_the_derivative_of_its_weighted_solution(learned):
+def test_density_of_an_ensemble_is_the_derivative_of_its_weighted_solution(learned, places, bound_velocities):
     """Against central differences: velocities kept, weights chosen at the point and then following each member's f."""
     points = places(6, r_min=0.5, r_max=3)
     velocities = bound_velocities(da.Plummer(), points, n=200)
@@ -241,7 +225,7 @@ def test_density_of_an_ensemble_is_the_derivative_of_its_weighted_solution(learn
         assert np.abs(fixed - numerical).max() > 0.05 * scale  # negative control: weights that do not follow f
 
 
-def test_mean_and_scatter_over_members(learned):
+def test_mean_and_scatter_over_members(learned, places):
     points = places(4, r_min=0.5, r_max=3)
     density = da.mass_density(learned, points, n_velocities=100)
     np.testing.assert_allclose(density.value, density.members.mean(axis=0))
@@ -252,7 +236,7 @@ def test_mean_and_scatter_over_members(learned):
     assert np.isfinite(mass.standard_error).all()
 
 
-def test_a_member_alone_gives_its_own_density(learned):
+def test_a_member_alone_gives_its_own_density(learned, places, bound_velocities):
     points = places(4, r_min=0.5, r_max=3)
     velocities = bound_velocities(da.Plummer(), points)
     together = da.mass_density(learned, points, velocities=velocities)
@@ -283,14 +267,14 @@ def test_no_density_where_f_vanishes():
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
-def test_velocities_beyond_escape_are_no_equations(share):
+def test_velocities_beyond_escape_are_no_equations(share, places, bound_velocities):
     system, points = da.Plummer(), places(5)
     velocities = bound_velocities(system, points, n=200)
     velocities[:, : int(200 * share)] *= 30
     assert off(da.mass_density(system, points, velocities=velocities).value, system.density(points)) <= 1e-8
 
 
-def test_no_density_from_velocities_that_leave_a_component_open():
+def test_no_density_from_velocities_that_leave_a_component_open(places, bound_velocities):
     system, points = da.Plummer(), places(3)
     velocities = bound_velocities(system, points)
     velocities[0] *= 100  # all beyond escape
@@ -302,7 +286,7 @@ def test_no_density_from_velocities_that_leave_a_component_open():
 # ---- seeds, batches, bad input ----
 
 
-def test_the_seed_decides(learned):
+def test_the_seed_decides(learned, places):
     points = places(3, r_min=0.5, r_max=3)
     one, same, other = (da.mass_density(learned, points, n_velocities=50, rng=r).value for r in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
@@ -312,7 +296,7 @@ def test_the_seed_decides(learned):
     assert (one != other).all()
 
 
-def test_points_do_not_depend_on_their_company(monkeypatch):
+def test_points_do_not_depend_on_their_company(monkeypatch, places, bound_velocities):
     points = places(20)
     velocities = bound_velocities(da.Plummer(), points)
     together = da.mass_density(da.Plummer(), points, velocities=velocities).value

@@ -1,0 +1,19 @@
+"""The table that a measurement leaves: the command that made it, then CSV."""
+
+import csv
+import io
+import shlex
+import sys
+from pathlib import Path
+
+from dfaccel.store import write_files
+
+
+def write_table(path: Path, rows: list[dict], digits: int = 5) -> None:
+    """Write rows of equal keys, floats to that many significant digits."""
+    text = io.StringIO()
+    text.write(f"# {shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]])}\n")
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows({k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_files({path: text.getvalue().encode()})
