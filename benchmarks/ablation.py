@@ -18,7 +18,7 @@ import torch
 import dfaccel as da
 from dfaccel import training
 from dfaccel.coordinates import coordinate_map
-from dfaccel.store import write_files
+from dfaccel.files import write_files
 
 N_STARS, N_CARDS = 1_000_000, 4
 R_MAX = 200.0  # scale radii, as published: linear coordinates do not train on the few stars beyond

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import dfaccel as da
-from dfaccel.store import write_files
+from dfaccel.files import write_files
 
 COLUMNS = ("beta", "kind", "number", "r", "error", "scatter", "error_init", "scatter_init")
 N_STARS, N_RADII, N_FLOWS = 100_000, 25, 4

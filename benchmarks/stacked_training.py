@@ -17,7 +17,7 @@ import torch
 import dfaccel as da
 from dfaccel.coordinates import coordinate_map
 from dfaccel.flows import Layout
-from dfaccel.training import TrainConfig, _Run
+from dfaccel.training import Run
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     y, _ = coordinate_map(stars).forward(torch.from_numpy(stars))
     y = ((y - y.mean(0)) / y.std(0)).float()
     seeds = {"data": 0, "initialization": 1, "batches": 2}
-    run = _Run(Layout(spec, 6), TrainConfig(batch_size=batch_size), y, torch.ones(1, 6), seeds, k)
+    run = Run(Layout(spec, 6), da.TrainConfig(batch_size=batch_size), y, y[:1000], torch.ones(1, 6), seeds, k)
     flows = [spec.build(6, seed) for seed in range(k)]
     optimizers = [torch.optim.Adam(flow.parameters(), lr=2e-3) for flow in flows]
 

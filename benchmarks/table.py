@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from dfaccel.store import write_files
+from dfaccel.files import write_files
 
 
 def write_table(path: Path, rows: list[dict], digits: int = 5) -> None:

@@ -1,7 +1,9 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
+from . import variance
 from .boltzmann import Accelerations, accelerations
 from .calibration import calibrate
+from .config import TrainConfig
 from .divergence import kl_divergence
 from .ensemble import FlowEnsemble
 from .flows import FlowSpec
@@ -12,19 +14,23 @@ from .published import load_hernquistflows
 from .records import record
 from .scorecard import ScoreCard, score_card
 from .store import load, save
-from .systems import Hernquist, Plummer
-from .training import TrainConfig, fit
+from .streams import Stream, mix
+from .systems import Disc, Hernquist, MiyamotoNagai, Plummer
+from .training import fit
 from .units import Units
 
 __version__ = "0.1.0"
 __all__ = [
     "Accelerations",
+    "Disc",
     "FlowEnsemble",
     "FlowSpec",
     "Hernquist",
+    "MiyamotoNagai",
     "Plummer",
     "ScoreCard",
     "ShortChainError",
+    "Stream",
     "TrainConfig",
     "Units",
     "accelerations",
@@ -37,8 +43,10 @@ __all__ = [
     "load",
     "load_hernquistflows",
     "mass_density",
+    "mix",
     "record",
     "sample_mcmc",
     "save",
     "score_card",
+    "variance",
 ]

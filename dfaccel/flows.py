@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from nflows.distributions.normal import StandardNormal
 from nflows.flows.base import Flow
-from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, ReversePermutation
+from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, Permutation
 from torch import Tensor
 
 from . import checks
@@ -31,7 +31,7 @@ class FlowSpec:
     Parameters
     ----------
     n_transforms : int
-        Number of autoregressive transforms, the order of the features reversed before each.
+        Number of autoregressive transforms.
     hidden_features : int
         Width of the hidden layers of each transform's network.
     n_blocks : int
@@ -40,6 +40,8 @@ class FlowSpec:
         Activation. Accelerations need gradients of f, hence a smooth one; relu is there to show why.
     position_map : {"radial", "linear"}
         How positions enter where no symmetry is assumed; see `dfaccel.coordinates`.
+    permutation : {"reverse", "rotate"}
+        What happens to the order of the features before each transform: reversed, or the last becomes the first.
 
     Raises
     ------
@@ -57,6 +59,7 @@ class FlowSpec:
     n_blocks: int = 2
     activation: str = "gelu"
     position_map: str = "radial"
+    permutation: str = "reverse"
 
     def __post_init__(self) -> None:
         for name in ("n_transforms", "hidden_features", "n_blocks"):
@@ -65,6 +68,13 @@ class FlowSpec:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
         if self.position_map not in ("radial", "linear"):
             raise ValueError(f"position_map must be radial or linear; got {self.position_map!r}")
+        if self.permutation not in ("reverse", "rotate"):
+            raise ValueError(f"permutation must be reverse or rotate; got {self.permutation!r}")
+
+    def order(self, features: int) -> Tensor:
+        """Return the old place of each feature after the permutation."""
+        places = torch.arange(features)
+        return places.flip(0) if self.permutation == "reverse" else places.roll(1)
 
     def build(self, features: int, seed: int = 0) -> Flow:
         """Return a freshly initialized nflows flow; the global random state is left as it was.
@@ -81,7 +91,7 @@ class FlowSpec:
             steps = []
             for _ in range(self.n_transforms):
                 steps += [
-                    ReversePermutation(features),
+                    Permutation(self.order(features)),
                     MaskedAffineAutoregressiveTransform(
                         features,
                         self.hidden_features,
@@ -114,6 +124,7 @@ class Layout:
     def __init__(self, spec: FlowSpec, features: int) -> None:
         flow = spec.build(features)
         self.spec, self.features = spec, features
+        self.order = spec.order(features)
         self.shapes = {name: p.shape for name, p in flow.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.n_parameters = sum(self.sizes)
@@ -167,7 +178,7 @@ class Layout:
         """Return the log density (K, n) at ``y`` (K, features, n) in standardized coordinates."""
         log_scale = torch.zeros(())
         for network in networks:
-            y = y.flip(1)
+            y = y.index_select(1, self.order.to(y.device))
             scale, shift = self._conditioner(network, y)
             y = scale * y + shift
             log_scale = log_scale + torch.log(scale).sum(1)
@@ -180,5 +191,5 @@ class Layout:
             for i in range(self.features):
                 scale, shift = self._conditioner(network, y)
                 y = torch.cat([y[:, :i], ((z - shift) / scale)[:, i : i + 1], y[:, i + 1 :]], dim=1)
-            z = y.flip(1)
+            z = y.index_select(1, self.order.argsort().to(y.device))
         return z

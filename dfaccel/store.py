@@ -1,147 +1,16 @@
-"""Files: safetensors with a JSON header, checked on reading, written under a temporary name and renamed.
-
-Nothing here reads pickle. A process killed at any moment leaves the old file or the new one, never a mixture.
-"""
+"""Where ensembles are kept: a folder with a safetensors file and the same header as JSON, to be read by people."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
-
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
-from torch import Tensor
 
 from .coordinates import map_from_dict
 from .ensemble import FlowEnsemble
+from .files import FORMAT, read_tensors, tensor_bytes, write_files
 from .flows import FlowSpec, Layout
 
-FORMAT = 1  # raised when a file of today could no longer be read
 _TENSORS, _READABLE = "ensemble.safetensors", "ensemble.json"
-
-
-def checksum(*arrays: np.ndarray | Tensor | str) -> str:
-    """Return the SHA-256 of arrays and texts, shapes and types included.
-
-    Examples
-    --------
-    >>> checksum(np.zeros(3)) == checksum(np.zeros((3, 1)))
-    False
-    """
-    digest = hashlib.sha256()
-    for array in arrays:
-        if isinstance(array, str):
-            digest.update(array.encode())
-            continue
-        array = np.ascontiguousarray(array.numpy() if isinstance(array, Tensor) else array)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
-
-
-def write_files(files: dict[Path, bytes]) -> None:
-    """Write files whole or not at all: temporary names, flush to disk, then rename.
-
-    The first is the one that counts; the others tell of it. They are taken away before the first is replaced, so that
-    none ever stands beside a file it does not tell of.
-
-    Parameters
-    ----------
-    files : dict of Path to bytes
-        What each will hold; its folder is made if need be.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or cannot be written; what stood there is still there.
-    """
-    staged = []
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            staged.append(Path(name))
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            staged[-1].chmod(0o644)
-        for path in list(files)[1:]:
-            path.unlink(missing_ok=True)
-        for temporary, path in zip(staged, files, strict=True):
-            temporary.replace(path)
-    except BaseException:
-        for temporary in staged:
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def _tensor_bytes(tensors: dict[str, Tensor], header: dict) -> bytes:
-    """Return what a file of named tensors and a header of plain values holds."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
-    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    proof = checksum(text, *(item for pair in tensors.items() for item in pair))
-    return to_bytes(tensors, metadata={"dfaccel": f"{proof}\n{text}"})  # one entry: safetensors keeps no order of them
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
-    """Write named tensors and a header of plain values to one safetensors file, atomically.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or cannot be written; what stood at ``path`` is still there.
-    """
-    write_files({path: _tensor_bytes(tensors, header)})
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read a file of `write_tensors`.
-
-    Returns
-    -------
-    tensors : dict of Tensor
-        The named tensors.
-    header : dict
-        The header.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is truncated, altered, not of dfaccel, or written by a newer version.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error}); make or download it again") from None
-    if "dfaccel" not in metadata:
-        raise ValueError(f"{path} was not written by dfaccel: it has no dfaccel header")
-    proof, _, text = metadata["dfaccel"].partition("\n")
-    version = _version(text)
-    if version is not None and version > FORMAT:
-        raise ValueError(f"{path} has format {version}, this dfaccel reads up to {FORMAT}; upgrade dfaccel")
-    if version is None or proof != checksum(text, *(item for pair in tensors.items() for item in pair)):
-        raise ValueError(f"{path} was altered after it was written: its checksum differs; make or download it again")
-    return tensors, json.loads(text)
-
-
-def _version(text: str) -> int | None:
-    """Return the format that a header declares; None if it is no longer a header."""
-    try:
-        version = json.loads(text)["format"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return version if isinstance(version, int) else None
 
 
 def save(model: FlowEnsemble, path: str | Path) -> None:
@@ -174,7 +43,7 @@ def save(model: FlowEnsemble, path: str | Path) -> None:
     tensors = model.layout.unpack(model.theta.detach())
     tensors |= {"mean": model.mean, "std": model.std, "reference": model.reference}
     readable = json.dumps({"format": FORMAT, **header}, indent=1, sort_keys=True) + "\n"
-    write_files({path / _TENSORS: _tensor_bytes(tensors, header), path / _READABLE: readable.encode()})
+    write_files({path / _TENSORS: tensor_bytes(tensors, header), path / _READABLE: readable.encode()})
 
 
 def load(path: str | Path) -> FlowEnsemble:

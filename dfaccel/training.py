@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,86 +18,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import checks
+from .config import TrainConfig
 from .coordinates import coordinate_map
 from .ensemble import FlowEnsemble
+from .files import checksum, read_tensors, write_tensors
 from .flows import FlowSpec, Layout
 from .optimizer import Optimizer
-from .store import checksum, read_tensors, write_tensors
 
 _N_REFERENCE = 20_000  # training positions an ensemble keeps, to know where it has seen data
 _CHUNK = 8192
 _CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How flows are trained: Muon and Adam, warm-up then cosine to zero, gradients clipped member by member.
-
-    Parameters
-    ----------
-    n_epochs : int
-        Passes over the stars.
-    batch_size : int
-        Stars a step and member.
-    learning_rate : float
-        Peak learning rate of Adam.
-    matrix_rate : float
-        Peak learning rate of Muon, which trains the matrices between hidden layers; 0 leaves them to Adam.
-    warmup : float
-        Share of the steps over which the learning rates rise to their peaks.
-    clip : float
-        Largest norm of a member's gradient.
-    held_out : float
-        Share of the stars set aside, the same for all members; the best state of each member is the one that gives
-        them the highest likelihood.
-    bootstrap : bool
-        Whether each member trains on its own draw, with replacement, of the stars.
-    patience : int or None
-        Stop when no member has improved for this many epochs; None trains to the end.
-    checkpoint_seconds : float
-        Time between checkpoints.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range.
-
-    Examples
-    --------
-    >>> TrainConfig(n_epochs=2).batch_size
-    1000
-    """
-
-    n_epochs: int = 10
-    batch_size: int = 1000
-    learning_rate: float = 2e-3
-    matrix_rate: float = 0.02
-    warmup: float = 0.05
-    clip: float = 5.0
-    held_out: float = 0.05
-    bootstrap: bool = False
-    patience: int | None = None
-    checkpoint_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name in ("n_epochs", "batch_size"):
-            checks.count(getattr(self, name), name)
-        for name in ("learning_rate", "clip", "checkpoint_seconds"):
-            checks.positive(getattr(self, name), name)
-        if not 0 <= self.matrix_rate < math.inf:
-            raise ValueError(f"matrix_rate must be zero or positive, and finite; got {self.matrix_rate!r}")
-        if self.patience is not None:
-            checks.count(self.patience, "patience")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must lie in [0, 1); got {self.warmup!r}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must lie in (0, 1); got {self.held_out!r}")
-
-    def schedule(self, progress: float) -> float:
-        """Return the share of the peak learning rates at ``progress`` in [0, 1] of all steps."""
-        if progress < self.warmup:
-            return progress / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
 
 @contextmanager
@@ -123,28 +53,44 @@ def _stop_requested() -> Iterator[list[int]]:
             os.kill(os.getpid(), caught[0])
 
 
-class _Run:
-    """The state of one training: everything that changes is in `tensors` and `progress`, and so in a checkpoint."""
+class Run:
+    """The state of one training: everything that changes is in `state` and `progress`, and so in a checkpoint.
 
-    def __init__(self, layout: Layout, config: TrainConfig, y: Tensor, flips: Tensor, seeds: dict, k: int) -> None:
+    Parameters
+    ----------
+    layout : Layout
+        Architecture and number of features.
+    config : TrainConfig
+        Schedule.
+    stars, held_out : Tensor, shape (n, features)
+        Standardized coordinates of the training stars and of those that decide when a member is at its best.
+    flips : Tensor, shape (n_elements, features)
+        Signs of the discrete symmetries.
+    seeds : dict
+        Seeds of the streams "data" (bootstrap), "initialization" and "batches"; each member has a child of its own.
+    k : int
+        Number of members.
+    """
+
+    def __init__(
+        self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict, k: int
+    ) -> None:
         self.layout, self.config, self.flips, self.seeds = layout, config, flips, seeds
-        n_held = max(1, round(config.held_out * len(y)))
-        split = np.random.default_rng(seeds["data"]).permutation(len(y))
-        self.held = y[split[:n_held]].T.contiguous()
-        self.y = y[split[n_held:]].T.contiguous()
+        self.held = held_out.T.contiguous()
+        self.y = stars.T.contiguous()
         self.n = self.y.shape[1]
         self.n_steps = self.n // config.batch_size
         if not self.n_steps:
             raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
         self.stars = self._draws("data", "bootstrap", k, 0) if config.bootstrap else None
         initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
-        self.theta = layout.initial(initial).to(y.device).requires_grad_()
-        layout.mask = layout.mask.to(y.device)
+        self.theta = layout.initial(initial).to(stars.device).requires_grad_()
+        layout.mask = layout.mask.to(stars.device)
         self.optimizer = Optimizer(layout, self.theta, config.learning_rate, config.matrix_rate)
         self.best = self.theta.detach().clone()
         self.progress = {
-            "epoch": 0, "step": 0, "seconds": 0.0, "running": [0.0] * k, "best": [math.inf] * k, "since": 0,
-            "history": [],
+            "epoch": 0, "step": 0, "seconds": 0.0, "running": [0.0] * k, "best": [math.inf] * k,
+            "since": [0] * k, "history": [],
         }
 
     def _draws(self, stream: str, kind: str, k: int, *key: int) -> np.ndarray:
@@ -192,12 +138,19 @@ class _Run:
             networks, k = self.layout.networks(self.theta), len(self.theta)
             parts = [self.layout.log_prob(networks, h.expand(k, -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
         loss = -torch.cat(parts, dim=1).double().mean(1)
-        least = torch.tensor(self.progress["best"], dtype=torch.float64, device=loss.device)
-        better = loss < least
-        self.best[better] = self.theta.detach()[better]
-        self.progress["best"] = torch.where(better, loss, least).tolist()
-        self.progress["since"] = 0 if better.any() else self.progress["since"] + 1
+        least, since = self.progress["best"], self.progress["since"]
+        for member, value in enumerate(loss.tolist()):
+            if self.finished(member):
+                continue
+            since[member] += 1
+            if value < least[member]:
+                least[member], since[member] = value, 0
+                self.best[member] = self.theta.detach()[member]
         return loss.tolist()
+
+    def finished(self, member: int) -> bool:
+        """Tell whether a member has run out of patience."""
+        return self.config.patience is not None and self.progress["since"][member] >= self.config.patience
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint."""
@@ -210,6 +163,12 @@ class _Run:
             self.best.copy_(tensors["best"])
         self.optimizer.restore(tensors)
         self.progress = progress
+
+
+def split(y: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split stars (n, features) at random into those to train on and the share ``held_out``."""
+    order, n_held = np.random.default_rng(seed).permutation(len(y)), max(1, round(held_out * len(y)))
+    return y[order[n_held:]], y[order[:n_held]]
 
 
 def fit(
@@ -270,7 +229,6 @@ def fit(
     >>> model.sample(5, rng=2).shape
     (5, 6)
     """
-    started = time.perf_counter()
     w = checks.phase_space(stars, "stars")
     checks.training_stars(w)
     checks.count(n_flows, "n_flows")
@@ -290,8 +248,9 @@ def fit(
     reference = y[: , : coordinates.n_positions].float()
     reference = reference[torch.from_numpy(np.random.default_rng(seeds["data"]).permutation(len(w))[:_N_REFERENCE])]
 
-    layout = Layout(spec, coordinates.features)
-    run = _Run(layout, config, ((y - mean) / std).float().to(device), coordinates.flips.to(device), seeds, n_flows)
+    y = ((y - mean) / std).float().to(device)
+    layout, flips = Layout(spec, coordinates.features), coordinates.flips.to(device)
+    run = Run(layout, config, *split(y, config.held_out, seeds["data"]), flips, seeds, n_flows)
     identity = {
         "kind": "training", "spec": spec.to_dict(), "coordinates": coordinates.to_dict(),
         "config": asdict(config),
@@ -300,7 +259,7 @@ def fit(
     path = None if checkpoint is None else Path(checkpoint) / _CHECKPOINT
     if path is not None and path.exists():
         _resume(run, path, identity)
-    _train(run, path, identity, started)
+    train(run, path, identity)
 
     metadata = {
         "n_stars": len(w), "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
@@ -311,7 +270,7 @@ def fit(
     return FlowEnsemble(spec, coordinates, mean, std, run.best.cpu(), reference.contiguous(), metadata)
 
 
-def _resume(run: _Run, path: Path, identity: dict) -> None:
+def _resume(run: Run, path: Path, identity: dict) -> None:
     tensors, header = read_tensors(path)
     if "config" in header:  # the clock of the checkpoints is the one setting that does not change the result
         header["config"]["checkpoint_seconds"] = identity["config"]["checkpoint_seconds"]
@@ -330,21 +289,39 @@ def _difference(name: str, there: object, here: object) -> str:
     return f"its {name} is {there!r}, here it is {here!r}"
 
 
-def _train(run: _Run, path: Path | None, identity: dict, started: float) -> None:
-    """Train to the end, checkpointing to ``path`` by the clock and when asked to stop."""
+def train(run: Run, path: Path | None = None, identity: dict | None = None) -> None:
+    """Train to the end, checkpointing to ``path`` by the clock and when asked to stop.
+
+    Parameters
+    ----------
+    run : Run
+        Training, new or restored; its ``best`` and ``progress`` hold the result.
+    path : Path, optional
+        Checkpoint.
+    identity : dict, optional
+        What a checkpoint must have been made from.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss becomes NaN or infinite.
+    KeyboardInterrupt
+        If it was asked to stop, after a checkpoint.
+    """
     progress, config = run.progress, run.config
-    before, last_saved = progress["seconds"], time.perf_counter()
+    before, started = progress["seconds"], time.perf_counter()
+    last_saved = started
 
     def save() -> None:
         progress["seconds"] = before + time.perf_counter() - started
         if path is not None:
-            write_tensors(path, run.state(), {**identity, "progress": progress})
+            write_tensors(path, run.state(), {**(identity or {}), "progress": progress})
 
     total = config.n_epochs * run.n_steps
     bar = tqdm(total=total, initial=progress["epoch"] * run.n_steps + progress["step"], unit="step", leave=False)
     with _stop_requested() as stop, bar:
         while progress["epoch"] < config.n_epochs:
-            if config.patience and progress["since"] >= config.patience:
+            if all(run.finished(member) for member in range(len(run.theta))):
                 break
             for batch in run.batches(progress["epoch"], progress["step"]):
                 try:

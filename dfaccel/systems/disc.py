@@ -1,0 +1,219 @@
+"""Miyamoto and Nagai's potential, and a disc of stars that has come to rest in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import gammainc, gammaincinv
+
+from dfaccel.checks import count, positive
+from dfaccel.orbits import integrate
+from dfaccel.systems.base import Array, namespace, real
+
+__all__ = ["Disc", "MiyamotoNagai"]
+
+
+@dataclass(frozen=True)
+class MiyamotoNagai:
+    r"""The Miyamoto & Nagai (1975) potential.
+
+    .. math:: \Phi = -\frac{GM}{\sqrt{R^2 + (a + \sqrt{z^2 + b^2})^2}}
+
+    Parameters
+    ----------
+    mass
+        Total mass.
+    a, b
+        Scale lengths along and across the plane; a = 0 is a Plummer sphere.
+    G
+        Gravitational constant in the user's units.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not a number.
+    ValueError
+        If a parameter is not positive (`a` may be zero).
+
+    Notes
+    -----
+    Source: Miyamoto & Nagai (1975), PASJ 27, 533; Binney & Tremaine (2008), eq. 2.69. All methods take NumPy arrays
+    (or lists) or torch tensors and return the same type.
+
+    Examples
+    --------
+    >>> float(MiyamotoNagai(a=0.0, b=1.0).potential([0.0, 0.0, 0.0]))
+    -1.0
+    """
+
+    mass: float = 1.0
+    a: float = 1.0
+    b: float = 0.1
+    G: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        for name in ("mass", "b", "G"):
+            object.__setattr__(self, name, positive(getattr(self, name), name))
+        object.__setattr__(self, "a", 0.0 if self.a == 0 else positive(self.a, "a"))
+
+    def _parts(self, x: Array) -> tuple[Array, Array, Array]:
+        """Return R^2, s = sqrt(z^2 + b^2) and D^2 = R^2 + (a + s)^2."""
+        big_r2 = x[..., 0] * x[..., 0] + x[..., 1] * x[..., 1]
+        s = (x[..., 2] * x[..., 2] + self.b**2) ** 0.5
+        q = s + self.a
+        return big_r2, s, big_r2 + q * q
+
+    def potential(self, x: Array) -> Array:
+        """Return the potential (...) at positions `x` (..., 3), zero at infinity."""
+        return -self.G * self.mass / self._parts(real(x, "x", 3))[2] ** 0.5
+
+    def acceleration(self, x: Array) -> Array:
+        """Return the acceleration (..., 3) at positions `x` (..., 3), minus the gradient of the potential."""
+        x = real(x, "x", 3)
+        _, s, d2 = self._parts(x)
+        inverse = torch.rsqrt(d2) if isinstance(x, torch.Tensor) else d2**-0.5
+        pull = -self.G * self.mass * inverse * inverse * inverse
+        return namespace(x).stack([pull * x[..., 0], pull * x[..., 1], pull * (1 + self.a / s) * x[..., 2]], -1)
+
+    def density(self, x: Array) -> Array:
+        """Return the mass density (...) at positions `x` (..., 3), that of Poisson's equation."""
+        big_r2, s, d2 = self._parts(real(x, "x", 3))
+        shape = self.a * big_r2 + (self.a + 3 * s) * (self.a + s) ** 2
+        return self.b**2 * self.mass / (4 * np.pi) * shape / (d2**2.5 * s**3)
+
+    def escape_speed(self, x: Array) -> Array:
+        """Return the escape speed (...) at positions `x` (..., 3)."""
+        return (-2 * self.potential(x)) ** 0.5
+
+    def circular_speed(self, radius: Array) -> Array:
+        """Return the speed (...) of the circular orbit in the plane at `radius` (...)."""
+        radius = real(radius, "radius")
+        return (self.G * self.mass) ** 0.5 * radius / (radius * radius + (self.a + self.b) ** 2) ** 0.75
+
+    def rate(self, w: Array) -> Array:
+        """Return how fast the force along an orbit changes at most, per unit time (...), for stars `w` (..., 6).
+
+        It is the frequency of small vertical oscillations plus the speed with which the star crosses the plane over b.
+        """
+        w = real(w, "w", 6)
+        x = w[..., :3]
+        flat = namespace(x).stack([x[..., 0], x[..., 1], 0 * x[..., 2]], -1)
+        _, s, d2 = self._parts(flat)
+        vertical = (self.G * self.mass * (1 + self.a / s)) ** 0.5 / d2**0.75
+        crossing = w[..., 5] ** 2 + 2 * (self.potential(x) - self.potential(flat))
+        return vertical + crossing**0.5 / self.b
+
+
+@dataclass(frozen=True)
+class Disc:
+    r"""A cool disc of stars in the gravity of a `MiyamotoNagai` potential, its orbits mixed until it is at rest.
+
+    It has no closed distribution function. Stars begin with an exponential surface density,
+    :math:`\Sigma \propto e^{-R/s}` for :math:`R < R_\mathrm{max}`, exponential heights, and velocities near those of
+    circular orbits, :math:`v_\phi = v_c (1 - \lambda |\delta_1|)`, :math:`v_R = \sigma v_c \delta_2`,
+    :math:`v_z = \sigma v_c \delta_3`, with standard normal :math:`\delta` and :math:`v_c^2 = -R a_R`; they are then
+    followed for a time.
+
+    Parameters
+    ----------
+    field : MiyamotoNagai
+        Potential; the stars have no mass.
+    scale
+        Scale length s of the surface density.
+    r_max
+        Radius at which the initial disc ends.
+    height
+        Mean distance of the initial stars from the plane.
+    dispersion
+        Radial and vertical dispersions of the initial velocities in units of the circular speed.
+    lag
+        How much slower than circular, :math:`\lambda`.
+    time
+        For how long orbits are followed.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not a number.
+    ValueError
+        If a parameter is not positive.
+
+    Notes
+    -----
+    After the disc of Roy et al., normalising_flow_uncertainties, whose radii end at one scale length and are drawn
+    from an exponential (a surface density that falls as exp(-R) / R).
+
+    Examples
+    --------
+    >>> Disc(time=1.0).sample(1000, rng=1).shape
+    (1000, 6)
+    """
+
+    field: MiyamotoNagai = field(default_factory=MiyamotoNagai)
+    scale: float = 1.0
+    r_max: float = 5.0
+    height: float = 0.1
+    dispersion: float = 0.05
+    lag: float = 0.1
+    time: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        for name in ("scale", "r_max", "height", "dispersion", "lag", "time"):
+            object.__setattr__(self, name, positive(getattr(self, name), name))
+
+    def initial(self, n: int, rng: np.random.Generator | int) -> NDArray[np.float64]:
+        """Draw stars (n, 6) as they are before their orbits are followed."""
+        n, rng = count(n, "n"), np.random.default_rng(rng)
+        u = np.maximum(rng.random(n), 2.0**-54)
+        big_r = self.scale * gammaincinv(2, u * gammainc(2, self.r_max / self.scale))
+        phi = rng.uniform(0, 2 * np.pi, n)
+        cos, sin = np.cos(phi), np.sin(phi)
+        x = np.stack([big_r * cos, big_r * sin, rng.laplace(0, self.height, n)], axis=-1)
+        pull = self.field.acceleration(x)
+        speed = np.sqrt(-(x[:, 0] * pull[:, 0] + x[:, 1] * pull[:, 1]))
+        lag, radial, vertical = rng.standard_normal((3, n))
+        v_phi = speed * (1 - self.lag * np.abs(lag))
+        v_r = self.dispersion * speed * radial
+        v_z = self.dispersion * speed * vertical
+        return np.column_stack([x, v_r * cos - v_phi * sin, v_r * sin + v_phi * cos, v_z])
+
+    def sample(
+        self,
+        n: int,
+        rng: np.random.Generator | int,
+        *,
+        checkpoint: str | Path | None = None,
+        device: str = "cpu",
+    ) -> NDArray[np.float64]:
+        """Draw stars (n, 6) of the disc at rest; see `dfaccel.orbits.integrate` for `checkpoint` and `device`.
+
+        Raises
+        ------
+        TypeError
+            If `n` is not an integer.
+        ValueError
+            If ``n < 1``, or the checkpoint is of another integration.
+        """
+        return integrate(self.initial(n, rng), self.field, self.time, checkpoint=checkpoint, device=device)
+
+    def potential(self, x: Array) -> Array:
+        """Return the potential (...) at positions `x` (..., 3)."""
+        return self.field.potential(x)
+
+    def acceleration(self, x: Array) -> Array:
+        """Return the acceleration (..., 3) at positions `x` (..., 3)."""
+        return self.field.acceleration(x)
+
+    def escape_speed(self, x: Array) -> Array:
+        """Return the escape speed (...) at positions `x` (..., 3)."""
+        return self.field.escape_speed(x)
+
+    def circular_speed(self, radius: Array) -> Array:
+        """Return the speed (...) of the circular orbit in the plane at `radius` (...)."""
+        return self.field.circular_speed(radius)

@@ -1,0 +1,312 @@
+"""Crossed studies: many flows, each of a draw of the stars, an initialization and an order of the batches.
+
+>>> import dfaccel as da
+>>> da.variance.Design(da.Plummer()).n_flows
+640
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .boltzmann import accelerations
+from .coordinates import CoordinateMap, coordinate_map
+from .design import BATCHES, DATA, HELD_OUT, INITIALIZATION, KEYS, VELOCITIES, Design
+from .ensemble import FlowEnsemble
+from .files import write_files
+from .flows import Layout
+from .training import Run, train
+
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What the flows of a cell share."""
+
+    coordinates: CoordinateMap
+    mean: Tensor
+    std: Tensor
+    held_out: Tensor
+    test: Tensor
+    constants: tuple[float, float]  # to add to the losses on the two for cross-entropies in the user's units
+    entropy: float  # of the truth, on the same stars; NaN where it has no density
+
+
+@lru_cache(maxsize=1)
+def _cell(design: Design, fraction: float) -> _Cell:
+    population = design.population(fraction)
+    rng = design.rng(HELD_OUT, design.fractions.index(fraction))
+    w = population.sample(design.n_held_out + design.n_test, rng)
+    coordinates = coordinate_map(w, design.symmetry, position_map=design.spec.position_map)
+    y, log_jacobian = coordinates.forward(torch.from_numpy(w))
+    mean, std = y.mean(0), y.std(0, correction=0)
+    y = ((y - mean) / std).float()
+    n = design.n_held_out
+    entropy = -float(population.log_df(w[n:]).mean()) if hasattr(population.system, "log_df") else float("nan")
+    constants = tuple(float(std.log().sum() - part.mean()) for part in (log_jacobian[:n], log_jacobian[n:]))
+    return _Cell(coordinates, mean, std, y[:n], y[n:], constants, entropy)
+
+
+def train_group(design: Design, fraction: float, n_stars: int, data: int, batch: int) -> list[dict]:
+    """Train all initializations on one draw of the stars, on one thread; return their rows of the table.
+
+    Parameters
+    ----------
+    design : Design
+        Study.
+    fraction, n_stars, data, batch
+        Which of `Design.groups`.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the result must not depend on where it is computed
+    try:
+        return _train_group(design, fraction, n_stars, data, batch)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_group(design: Design, fraction: float, n_stars: int, data: int, batch: int) -> list[dict]:
+    cell, key = _cell(design, fraction), (design.fractions.index(fraction), design.n_stars.index(n_stars))
+    w = design.population(fraction).sample(n_stars, design.rng(DATA, *key, data))
+    y, _ = cell.coordinates.forward(torch.from_numpy(w))
+    y = ((y - cell.mean) / cell.std).float()
+    seeds = {
+        "data": 0,  # no bootstrap, hence not used
+        "initialization": int(design.rng(INITIALIZATION, *key).integers(2**63)),
+        "batches": int(design.rng(BATCHES, *key, data, batch).integers(2**63)),
+    }
+    layout = Layout(design.spec, cell.coordinates.features)
+    run = Run(layout, design.config, y, cell.held_out, cell.coordinates.flips, seeds, design.n_initializations)
+    train(run)
+    with torch.no_grad():
+        networks = layout.networks(run.best)
+        parts = [layout.log_prob(networks, t.T.expand(len(run.best), -1, -1)) for t in cell.test.split(_CHUNK)]
+    loss = cell.constants[1] - torch.cat(parts, dim=1).double().mean(1)
+    model = FlowEnsemble(design.spec, cell.coordinates, cell.mean, cell.std, run.best, _reference(cell, y))
+    gravity = _radial(design, model, key, data, batch)
+    rows = []
+    for member, (value, pull) in enumerate(zip(loss.tolist(), gravity, strict=True)):
+        history = [epoch["held_out"][member] for epoch in run.progress["history"]]
+        best = run.progress["best"][member]
+        epochs, held_out = history.index(best) + 1, cell.constants[0] + best
+        values = (fraction, n_stars, data, batch, member, epochs, held_out, value, value - cell.entropy, *pull.tolist())
+        rows.append(dict(zip(design.columns, values, strict=True)))
+    return rows
+
+
+def _reference(cell: _Cell, y: Tensor) -> Tensor:
+    n = cell.coordinates.n_positions
+    return (y[:, :n] * cell.std[:n] + cell.mean[:n]).float().contiguous()
+
+
+def _radial(design: Design, model: FlowEnsemble, key: tuple, data: int, batch: int) -> np.ndarray:
+    """Return the radial acceleration (n_flows, n_radii) of each member."""
+    if not design.radii:
+        return np.empty((model.n_flows, 0))
+    direction = np.array([0.6, 0.8, 0.0])
+    with warnings.catch_warnings():  # few stars at large radii are the study's business
+        warnings.simplefilter("ignore", UserWarning)
+        rng = design.rng(VELOCITIES, *key, data, batch)
+        result = accelerations(model, np.outer(design.radii, direction), rng=rng)
+    return result.members @ direction
+
+
+def run(design: Design, store: str | Path, executor: Executor | None = None) -> dict[str, np.ndarray]:
+    """Train every flow of a study that is not in its table yet.
+
+    The table is written anew, whole, as soon as the flows of a group are finished: a study killed at any moment loses
+    the groups under way, and goes on when called again. The result is the same whatever the executor and however often
+    it was interrupted.
+
+    Parameters
+    ----------
+    design : Design
+        Study.
+    store : str or Path
+        Table, a CSV file whose first line is the design; made if need be.
+    executor : Executor, optional
+        Where groups are trained: a `concurrent.futures.ProcessPoolExecutor`, or a Dask client's ``get_executor()``. By
+        default here, one after another.
+
+    Returns
+    -------
+    dict of ndarray
+        Columns of the finished table.
+
+    Raises
+    ------
+    ValueError
+        If the table is of another design.
+    OSError
+        If it cannot be written; what it held is still there.
+    RuntimeError
+        If the executor fails; what is finished is kept.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> design = da.variance.Design(da.Plummer(), n_stars=(10_000,))
+    >>> table = run(design, "plummer.csv")  # doctest: +SKIP
+    """
+    store = Path(store)
+    rows = _read_rows(store, design) if store.exists() else {}
+    members = range(design.n_initializations)
+    missing = [group for group in design.groups() if any((*group, member) not in rows for member in members)]
+    total = sum(1 for _ in design.groups())
+    bar = tqdm(total=total, initial=total - len(missing), unit="group", leave=False)
+
+    def keep(group: tuple, finished: list[dict]) -> None:
+        for row in finished:
+            rows.setdefault(tuple(row[name] for name in KEYS), row)
+        _write_rows(store, design, rows)
+        bar.update()
+
+    with bar:
+        if executor is None:
+            for group in missing:
+                keep(group, train_group(design, *group))
+        else:
+            _run_on(executor, design, missing, keep)
+    _write_rows(store, design, rows)
+    return read(store)
+
+
+def _run_on(executor: Executor, design: Design, missing: list[tuple], keep: Callable) -> None:
+    futures = {executor.submit(train_group, design, *group): group for group in missing}
+    done = 0
+    try:
+        for future in as_completed(futures):
+            keep(futures[future], future.result())
+            done += 1
+    except OSError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"the executor failed after {done} of {len(missing)} groups ({type(error).__name__}: "
+                           f"{error}); these are kept: call again with the same design and store to go on") from error
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def read(store: str | Path) -> dict[str, np.ndarray]:
+    """Return the columns of a table that `run` wrote.
+
+    Parameters
+    ----------
+    store : str or Path
+        Table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such table.
+    ValueError
+        If it is not the table of a study.
+    """
+    _, names, rows = _parse(Path(store))
+    columns = {name: np.array([row[i] for row in rows]) for i, name in enumerate(names)}
+    return {name: c.astype(int) if name in (*KEYS[1:], "epochs") else c for name, c in columns.items()}
+
+
+def cells(table: dict[str, np.ndarray], column: str) -> dict[tuple[float, int], np.ndarray]:
+    """Arrange a column of a table by its crossed factors.
+
+    Parameters
+    ----------
+    table : dict of ndarray
+        What `run` or `read` returned.
+    column : str
+        Column, such as ``"cross_entropy"``.
+
+    Returns
+    -------
+    dict of ndarray
+        For each fraction and number of stars the values (n_data, n_initializations, n_batches).
+
+    Raises
+    ------
+    ValueError
+        If the table is not complete.
+    """
+    arranged = {}
+    for key in sorted(set(zip(table["fraction"].tolist(), table["n_stars"].tolist(), strict=True))):
+        here = (table["fraction"] == key[0]) & (table["n_stars"] == key[1])
+        places = tuple(table[name][here] for name in ("data", "initialization", "batch"))
+        values = np.full([p.max() + 1 for p in places], np.nan)
+        filled = np.zeros(values.shape, dtype=bool)
+        values[places], filled[places] = table[column][here], True
+        if not filled.all():
+            raise ValueError(f"the cell {key} lacks {(~filled).sum()} of {filled.size} flows: finish the study first")
+        arranged[key] = values
+    return arranged
+
+
+def _write_rows(store: Path, design: Design, rows: dict[tuple, dict]) -> None:
+    text = io.StringIO()
+    text.write(f"# {json.dumps(design.to_dict(), sort_keys=True)}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(design.columns)
+    order = {group: place for place, group in enumerate(design.groups())}
+    for key in sorted(rows, key=lambda k: (order[k[:4]], k[4])):
+        writer.writerow([rows[key][name] for name in design.columns])
+    write_files({store: text.getvalue().encode()})
+
+
+def _parse(store: Path) -> tuple[dict, list[str], list[list[float]]]:
+    """Return design, column names and rows; leave out rows that are not whole."""
+    if not store.is_file():
+        raise FileNotFoundError(f"{store} does not exist")
+    lines = store.read_text(errors="replace").split("\n")
+    whole = lines[:-1]  # a line without its end was cut off, even if it reads well
+    try:
+        if not whole[0].startswith("# "):
+            raise ValueError
+        design, names = json.loads(whole[0][2:]), whole[1].split(",")
+        if names[: len(KEYS)] != list(KEYS):
+            raise ValueError
+    except (IndexError, ValueError):
+        raise ValueError(f"{store} is not the table of a study; name another file or delete it") from None
+    rows = []
+    for line in whole[2:]:
+        try:
+            row = [float(item) for item in line.split(",")]
+        except ValueError:
+            continue
+        if len(row) == len(names):
+            rows.append(row)
+    lost = len(whole) - 2 - len(rows) + bool(lines[-1])
+    if lost:
+        warnings.warn(f"{store} has {lost} damaged rows: these flows are trained again", stacklevel=4)
+    return design, names, rows
+
+
+def _read_rows(store: Path, design: Design) -> dict[tuple, dict]:
+    """Return the finished rows of a table by their keys."""
+    there, names, rows = _parse(store)
+    here = design.to_dict()
+    if there != here:
+        name = next(n for n in {**here, **there} if here.get(n) != there.get(n))
+        raise ValueError(f"{store} is of another study: its {name} is {there.get(name)!r}, here it is "
+                         f"{here.get(name)!r}; name another file or delete it")
+    groups, found = set(design.groups()), {}
+    for values in rows:
+        row = dict(zip(names, values, strict=True))
+        row |= {name: int(row[name]) for name in (*KEYS[1:], "epochs")}
+        key = tuple(row[name] for name in KEYS)
+        if key[:4] in groups and 0 <= key[4] < design.n_initializations:
+            found.setdefault(key, row)
+    return found
