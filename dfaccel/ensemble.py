@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,8 @@ _CHUNK = 8192  # phase-space points evaluated at a time: what fits the cache
 class FlowEnsemble:
     """K flows that share one architecture, one coordinate map and one standardization.
 
-    As a density it is the mean of its members' densities. Made by `dfaccel.fit` or `dfaccel.load`.
+    As a density it is the mean of its members' densities. Made by `dfaccel.fit` or `dfaccel.load`. A flow maps its
+    coordinates to those of a standard normal density or, if there is a prior, of the density of the prior's member.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ class FlowEnsemble:
         Position coordinates of some training stars, float32: where the model has seen data.
     metadata : dict
         Provenance: seeds, sizes, versions, training history, data checksum.
+    prior : FlowEnsemble, optional
+        Ensemble of as many members from which these were started.
     """
 
     spec: FlowSpec
@@ -48,6 +51,7 @@ class FlowEnsemble:
     theta: Tensor
     reference: Tensor
     metadata: dict = field(default_factory=dict)
+    prior: FlowEnsemble | None = None
 
     @property
     def n_flows(self) -> int:
@@ -73,9 +77,14 @@ class FlowEnsemble:
         if not -self.n_flows <= k < self.n_flows:
             raise IndexError(f"k must lie in {-self.n_flows}..{self.n_flows - 1}; got {k}")
         k %= self.n_flows
-        return FlowEnsemble(
-            self.spec, self.coordinates, self.mean, self.std, self.theta[k : k + 1], self.reference, self.metadata
-        )
+        prior = None if self.prior is None else self.prior.member(k)
+        return replace(self, theta=self.theta[k : k + 1], prior=prior)
+
+    def to(self, device: str) -> FlowEnsemble:
+        """Return the ensemble on a torch device."""
+        prior = None if self.prior is None else self.prior.to(device)
+        moved = {name: getattr(self, name).to(device) for name in ("mean", "std", "theta")}
+        return replace(self, **moved, prior=prior)
 
     def _log_prob(self, w: Tensor) -> Tensor:
         """Return the log density (n_flows, n), float64, of each member at its own points ``w`` (n_flows, n, 6).
@@ -88,9 +97,17 @@ class FlowEnsemble:
         y = ((y - self.mean) / self.std).float()
         flips = self.coordinates.flips.to(y)
         y = torch.cat([y * sign for sign in flips], dim=1).mT
-        log_p = self.layout.log_prob(self._networks, y).double().unflatten(1, (len(flips), -1))
+        log_p = self.density(self._networks, y).double().unflatten(1, (len(flips), -1))
         log_f = torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
         return torch.where(singular | torch.isnan(log_f), -torch.inf, log_f)
+
+    def density(self, networks: list, y: Tensor) -> Tensor:
+        """Return the log density (n_flows, n) at standardized coordinates ``y`` (n_flows, features, n)."""
+        if self.prior is None:
+            return self.layout.log_prob(networks, y)
+        z, log_scale = self.layout.transform(networks, y)
+        w = self.coordinates.inverse(z.mT.double() * self.std + self.mean, np.random.default_rng())
+        return log_scale + self.prior._log_prob(w) - self.coordinates.forward(w)[1] + self.std.log().sum()
 
     def _chunks(self, w: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of the points and a copy (n_flows, n, 6) of them for each member."""
@@ -258,7 +275,11 @@ class FlowEnsemble:
     def sample_coordinates(self, n: int, rng: np.random.Generator) -> Tensor:
         """Draw n points in the flow's coordinates (n, features), float64, not standardized."""
         per_member = -(-n // self.n_flows)
-        z = torch.from_numpy(rng.standard_normal((self.n_flows, self.coordinates.features, per_member))).float()
+        if self.prior is None:
+            z = torch.from_numpy(rng.standard_normal((self.n_flows, self.coordinates.features, per_member))).float()
+        else:
+            w = np.stack([self.prior.member(k).sample(per_member, rng=rng) for k in range(self.n_flows)])
+            z = ((self.coordinates.forward(torch.from_numpy(w))[0] - self.mean) / self.std).float().mT
         with torch.no_grad():
             y = torch.cat([self.layout.inverse(self._networks, c) for c in z.split(_CHUNK, dim=2)], dim=2).double()
         y = y.transpose(1, 2).flatten(0, 1)

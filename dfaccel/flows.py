@@ -137,6 +137,28 @@ class Layout:
         flows = [self.spec.build(self.features, seed) for seed in seeds]
         return torch.stack([torch.cat([p.detach().reshape(-1) for p in f.parameters()]) for f in flows])
 
+    def identity(self, theta: Tensor) -> Tensor:
+        """Return ``theta`` (K, n_parameters) with last layers that make every transform the identity.
+
+        Raises
+        ------
+        ValueError
+            If the permutations do not add up to the original order.
+        """
+        order = torch.arange(self.features)
+        for _ in range(self.spec.n_transforms):
+            order = order[self.order]
+        if not torch.equal(order, torch.arange(self.features)):
+            raise ValueError(f"n_transforms must bring the features back to their order, for example be even; "
+                             f"got {self.spec.n_transforms}")
+        arrays = self.unpack(theta.clone())
+        for name in arrays:
+            if "final_layer" in name:
+                arrays[name] = torch.zeros_like(arrays[name])
+                if name.endswith("bias"):  # softplus of it and the floor make a scale of one
+                    arrays[name][:, ::2] = math.log(math.expm1(1 - _SCALE_FLOOR))
+        return self.pack(arrays)
+
     def unpack(self, theta: Tensor) -> dict[str, Tensor]:
         """Return the named arrays (K, ...) that make up ``theta`` (K, n_parameters)."""
         pieces = theta.split(self.sizes, dim=1)
@@ -174,15 +196,20 @@ class Layout:
         out = torch.baddbmm(bias_out, weight_out, h).unflatten(1, (self.features, 2))
         return F.softplus(out[:, :, 0]) + _SCALE_FLOOR, out[:, :, 1]
 
-    def log_prob(self, networks: list, y: Tensor) -> Tensor:
-        """Return the log density (K, n) at ``y`` (K, features, n) in standardized coordinates."""
+    def transform(self, networks: list, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the flows map ``y`` (K, features, n) to, and the log of the Jacobian's determinant (K, n)."""
         log_scale = torch.zeros(())
         for network in networks:
             y = y.index_select(1, self.order.to(y.device))
             scale, shift = self._conditioner(network, y)
             y = scale * y + shift
             log_scale = log_scale + torch.log(scale).sum(1)
-        return log_scale - 0.5 * (y * y).sum(1) - 0.5 * self.features * math.log(2 * math.pi)
+        return y, log_scale
+
+    def log_prob(self, networks: list, y: Tensor) -> Tensor:
+        """Return the log density (K, n) at ``y`` (K, features, n) in standardized coordinates."""
+        z, log_scale = self.transform(networks, y)
+        return log_scale - 0.5 * (z * z).sum(1) - 0.5 * self.features * math.log(2 * math.pi)
 
     def inverse(self, networks: list, z: Tensor) -> Tensor:
         """Return the ``y`` (K, features, n) that the flows map to ``z`` (K, features, n)."""

@@ -9,9 +9,11 @@ import numpy as np
 
 from .boltzmann import Accelerations, DistributionFunction, accelerations
 from .ensemble import FlowEnsemble
+from .systems import Disc
 
 N_POINTS = 200
 R_RANGE = (0.2, 20.0)  # scale radii
+DISC_R_RANGE, DISC_Z_RANGE = (0.5, 3.0), (-0.3, 0.3)  # scale lengths
 
 
 class Gravity(Protocol):
@@ -72,13 +74,17 @@ class ScoreCard:
         return float((np.abs(self.result.value - self.truth) <= sigma).mean())
 
 
-def score_points(scale: float = 1.0, *, rng: np.random.Generator | int) -> np.ndarray:
+def score_points(scale: float = 1.0, *, disc: bool = False, rng: np.random.Generator | int) -> np.ndarray:
     """Draw the points of the score card: log-uniform in r over 0.2-20 scale radii, isotropic directions.
+
+    Of a disc: uniform in R over 0.5-3, in z over -0.3-0.3 scale lengths, and in azimuth.
 
     Parameters
     ----------
     scale : float
-        Scale radius.
+        Scale radius, or scale length of a disc.
+    disc : bool
+        Whether to draw those of a disc.
     rng : Generator or int
         Random generator or its seed: a fresh one for every claim.
 
@@ -93,6 +99,10 @@ def score_points(scale: float = 1.0, *, rng: np.random.Generator | int) -> np.nd
     (200, 3)
     """
     rng = np.random.default_rng(rng)
+    if disc:
+        big_r, z = rng.uniform(*DISC_R_RANGE, N_POINTS), rng.uniform(*DISC_Z_RANGE, N_POINTS)
+        phi = rng.uniform(0, 2 * np.pi, N_POINTS)
+        return scale * np.column_stack([big_r * np.cos(phi), big_r * np.sin(phi), z])
     r = scale * np.exp(rng.uniform(*np.log(R_RANGE), N_POINTS))
     direction = rng.standard_normal((N_POINTS, 3))
     return direction * (r / np.linalg.norm(direction, axis=1))[:, None]
@@ -108,7 +118,7 @@ def score_card(
     df : FlowEnsemble or system
         Learned or exact distribution function.
     truth : system
-        System with the true ``acceleration`` and ``scale``.
+        System with the true ``acceleration`` and ``scale``; a `Disc` has points of its own.
     rng : Generator or int
         Random generator or its seed, for points and velocities.
     **options
@@ -126,5 +136,5 @@ def score_card(
     True
     """
     where, velocities = np.random.default_rng(rng).spawn(2)
-    points = score_points(truth.scale, rng=where)
+    points = score_points(truth.scale, disc=isinstance(truth, Disc), rng=where)
     return ScoreCard(accelerations(df, points, rng=velocities, **options), truth.acceleration(points))

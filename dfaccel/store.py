@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from torch import Tensor
+
 from .coordinates import map_from_dict
 from .ensemble import FlowEnsemble
 from .files import FORMAT, read_tensors, tensor_bytes, write_files
 from .flows import FlowSpec, Layout
 
-_TENSORS, _READABLE = "ensemble.safetensors", "ensemble.json"
+_TENSORS, _READABLE, _PRIOR = "ensemble.safetensors", "ensemble.json", "prior."
 
 
 def save(model: FlowEnsemble, path: str | Path) -> None:
@@ -34,14 +36,7 @@ def save(model: FlowEnsemble, path: str | Path) -> None:
     >>> save(model, "models/mine")  # doctest: +SKIP
     """
     path = Path(path)
-    header = {
-        "spec": model.spec.to_dict(),
-        "coordinates": model.coordinates.to_dict(),
-        "n_flows": model.n_flows,
-        "metadata": model.metadata,
-    }
-    tensors = model.layout.unpack(model.theta.detach())
-    tensors |= {"mean": model.mean, "std": model.std, "reference": model.reference}
+    tensors, header = _described(model)
     readable = json.dumps({"format": FORMAT, **header}, indent=1, sort_keys=True) + "\n"
     write_files({path / _TENSORS: tensor_bytes(tensors, header), path / _READABLE: readable.encode()})
 
@@ -80,7 +75,33 @@ def load(path: str | Path) -> FlowEnsemble:
         if not same:
             raise ValueError(f"{readable} was altered: it differs from the header of {_TENSORS}; "
                              "delete it to go by that header")
+    return _restored(tensors, header)
+
+
+def _described(model: FlowEnsemble) -> tuple[dict[str, Tensor], dict]:
+    """Return the arrays of an ensemble and of its prior, and the rest as plain values."""
+    header = {
+        "spec": model.spec.to_dict(),
+        "coordinates": model.coordinates.to_dict(),
+        "n_flows": model.n_flows,
+        "metadata": model.metadata,
+    }
+    tensors = model.layout.unpack(model.theta.detach())
+    tensors |= {"mean": model.mean, "std": model.std, "reference": model.reference}
+    if model.prior is not None:
+        arrays, header["prior"] = _described(model.prior)
+        tensors |= {f"{_PRIOR}{name}": t for name, t in arrays.items()}
+    return tensors, header
+
+
+def _restored(tensors: dict[str, Tensor], header: dict) -> FlowEnsemble:
+    """Return the ensemble that `_described` took apart."""
+    prior = None
+    if "prior" in header:
+        prior = {name.removeprefix(_PRIOR): t for name, t in tensors.items() if name.startswith(_PRIOR)}
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(_PRIOR)}
+        prior = _restored(prior, header["prior"])
     spec, coordinates = FlowSpec(**header["spec"]), map_from_dict(header["coordinates"])
     mean, std, reference = (tensors.pop(name) for name in ("mean", "std", "reference"))
     theta = Layout(spec, coordinates.features).pack(tensors)
-    return FlowEnsemble(spec, coordinates, mean, std, theta, reference, header["metadata"])
+    return FlowEnsemble(spec, coordinates, mean, std, theta, reference, header["metadata"], prior)

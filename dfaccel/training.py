@@ -7,9 +7,9 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +70,24 @@ class Run:
         Seeds of the streams "data" (bootstrap), "initialization" and "batches"; each member has a child of its own.
     k : int
         Number of members.
+    density : callable, optional
+        What returns the log density of the members from their networks and batches, the layout's by default; given
+        another, the flows start as the identity.
     """
 
     def __init__(
-        self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict, k: int
+        self,
+        layout: Layout,
+        config: TrainConfig,
+        stars: Tensor,
+        held_out: Tensor,
+        flips: Tensor,
+        seeds: dict,
+        k: int,
+        density: Callable[[list, Tensor], Tensor] | None = None,
     ) -> None:
         self.layout, self.config, self.flips, self.seeds = layout, config, flips, seeds
+        self.density = density or layout.log_prob
         self.held = held_out.T.contiguous()
         self.y = stars.T.contiguous()
         self.n = self.y.shape[1]
@@ -84,7 +96,8 @@ class Run:
             raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
         self.stars = self._draws("data", "bootstrap", k, 0) if config.bootstrap else None
         initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
-        self.theta = layout.initial(initial).to(stars.device).requires_grad_()
+        theta = layout.initial(initial) if density is None else layout.identity(layout.initial(initial))
+        self.theta = theta.to(stars.device).requires_grad_()
         layout.mask = layout.mask.to(stars.device)
         self.optimizer = Optimizer(layout, self.theta, config.learning_rate, config.matrix_rate)
         self.best = self.theta.detach().clone()
@@ -123,7 +136,7 @@ class Run:
         total = self.n_steps * self.config.n_epochs
         done = self.progress["epoch"] * self.n_steps + self.progress["step"]
         self.theta.grad = None
-        loss = -self.layout.log_prob(self.layout.networks(self.theta), batch).mean(1)
+        loss = -self.density(self.layout.networks(self.theta), batch).mean(1)
         loss.sum().backward()
         norm = self.theta.grad.norm(dim=1, keepdim=True)
         if not torch.isfinite(norm).all():
@@ -136,7 +149,7 @@ class Run:
         """Return the held-out loss of each member, and keep the state of those that never did better."""
         with torch.no_grad():
             networks, k = self.layout.networks(self.theta), len(self.theta)
-            parts = [self.layout.log_prob(networks, h.expand(k, -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
+            parts = [self.density(networks, h.expand(k, -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
         loss = -torch.cat(parts, dim=1).double().mean(1)
         least, since = self.progress["best"], self.progress["since"]
         for member, value in enumerate(loss.tolist()):
@@ -179,6 +192,7 @@ def fit(
     config: TrainConfig | None = None,
     symmetry: str = "none",
     time_reversal: bool = False,
+    prior: FlowEnsemble | None = None,
     rng: np.random.Generator | int,
     checkpoint: str | Path | None = None,
     device: str = "auto",
@@ -199,6 +213,9 @@ def fit(
         Symmetry imposed, exactly, through the coordinates; an assumption, hence none by default.
     time_reversal : bool
         Whether f(x, v) = f(x, -v) is imposed too.
+    prior : FlowEnsemble, optional
+        Ensemble of as many members to start from, such as one with a symmetry that is likely but must not be imposed:
+        the flows begin as the identity, and only the stars move them away from it.
     rng : Generator or int
         Random generator or its seed; independent streams for data, initialization and batch order come from it.
     checkpoint : str or Path, optional
@@ -216,7 +233,8 @@ def fit(
     ------
     ValueError
         If the stars have a wrong shape, are too few, are not finite or have a constant column, if a name is unknown,
-        or if the checkpoint belongs to another training.
+        if the prior has another number of members or ``symmetry`` is not none, or if the checkpoint belongs to another
+        training.
     FloatingPointError
         If the loss becomes NaN or infinite.
 
@@ -235,6 +253,9 @@ def fit(
     spec, config = spec or FlowSpec(), config or TrainConfig()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if prior is not None and (symmetry != "none" or prior.n_flows != n_flows):
+        raise ValueError(f"a prior needs as many members as are trained, and symmetry 'none'; it has {prior.n_flows} "
+                         f"for {n_flows}, and symmetry is {symmetry!r}")
     children = np.random.default_rng(rng).spawn(3)
     names = ("data", "initialization", "batches")
     seeds = {name: int(child.integers(2**63)) for name, child in zip(names, children, strict=True)}
@@ -248,14 +269,18 @@ def fit(
     reference = y[: , : coordinates.n_positions].float()
     reference = reference[torch.from_numpy(np.random.default_rng(seeds["data"]).permutation(len(w))[:_N_REFERENCE])]
 
+    model = FlowEnsemble(spec, coordinates, mean, std, torch.zeros(n_flows, 0), reference.contiguous(), prior=prior)
     y = ((y - mean) / std).float().to(device)
     layout, flips = Layout(spec, coordinates.features), coordinates.flips.to(device)
-    run = Run(layout, config, *split(y, config.held_out, seeds["data"]), flips, seeds, n_flows)
+    density = None if prior is None else model.to(device).density
+    run = Run(layout, config, *split(y, config.held_out, seeds["data"]), flips, seeds, n_flows, density)
     identity = {
         "kind": "training", "spec": spec.to_dict(), "coordinates": coordinates.to_dict(),
         "config": asdict(config),
         "n_flows": n_flows, "seeds": seeds, "stars": checksum(w),
     }
+    if prior is not None:
+        identity["prior"] = checksum(prior.theta)
     path = None if checkpoint is None else Path(checkpoint) / _CHECKPOINT
     if path is not None and path.exists():
         _resume(run, path, identity)
@@ -267,7 +292,7 @@ def fit(
         "seconds": round(run.progress["seconds"], 1), "device": device, "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-    return FlowEnsemble(spec, coordinates, mean, std, run.best.cpu(), reference.contiguous(), metadata)
+    return replace(model, theta=run.best.cpu(), metadata=metadata)
 
 
 def _resume(run: Run, path: Path, identity: dict) -> None:
@@ -276,16 +301,16 @@ def _resume(run: Run, path: Path, identity: dict) -> None:
         header["config"]["checkpoint_seconds"] = identity["config"]["checkpoint_seconds"]
     for name, value in identity.items():
         if header.get(name) != value:
-            raise ValueError(f"checkpoint {path} is of another training: {_difference(name, header.get(name), value)}; "
+            raise ValueError(f"checkpoint {path} is of another training: {difference(name, header.get(name), value)}; "
                              "use another folder or delete it")
     run.restore(tensors, header["progress"])
 
 
-def _difference(name: str, there: object, here: object) -> str:
+def difference(name: str, there: object, here: object) -> str:
     """Say how two values differ, naming only the first key that does."""
     if isinstance(there, dict) and isinstance(here, dict):
         key = next(k for k in {**here, **there} if there.get(k) != here.get(k))
-        return _difference(f"{name} {key}", there.get(key), here.get(key))
+        return difference(f"{name} {key}", there.get(key), here.get(key))
     return f"its {name} is {there!r}, here it is {here!r}"
 
 

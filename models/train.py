@@ -2,7 +2,7 @@
 
 Each recipe is complete: its stars are drawn from a seed, its training resumes from ``_build/training/NAME`` if it was
 interrupted, and the finished ensemble is written to ``models/NAME``. A recipe with ``prior`` learns from noisy stars
-that were denoised with that ensemble.
+that were denoised with that ensemble. One with ``start`` first learns its stars that way, and goes on from there.
 """
 
 import argparse
@@ -21,11 +21,19 @@ SPHERICAL = {
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
 ADAM = {**SPHERICAL, "config": da.TrainConfig(n_epochs=8, bootstrap=True, matrix_rate=0.0)}  # before there was Muon
-FREE = {
+FREE = {  # a small correction of a spherical fit to the same stars
     "symmetry": "none",
-    "n_flows": 6,
+    "n_flows": 4,
+    "spec": da.FlowSpec(n_transforms=4, hidden_features=32),
+    "config": da.TrainConfig(n_epochs=2, bootstrap=True, learning_rate=1e-3, matrix_rate=5e-3),
+    "start": SPHERICAL,
+}
+DISC = {
+    "system": da.Disc(),
+    "symmetry": "axisymmetric",
+    "n_flows": 4,
     "spec": da.FlowSpec(),
-    "config": da.TrainConfig(n_epochs=8, bootstrap=True),
+    "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
 
 RECIPES = {
@@ -37,14 +45,20 @@ RECIPES = {
     "hernquist_iso_1pct": {"beta": 0.0, "seed": 105, "noise": 0.01, "prior": "hernquist_iso_1pct_naive", **SPHERICAL},
     "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},
     "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
+    "disc": {"seed": 91, **DISC},
 }
 N_CANDIDATES = 16  # truths proposed for a noisy star
 
 
 def observed(recipe: dict) -> np.ndarray:
     """Return the stars (1000000, 6) of a recipe as they are seen."""
-    stars = da.Hernquist(beta=recipe["beta"]).sample(N_STARS, rng=recipe["seed"])
+    stars = system(recipe).sample(N_STARS, rng=recipe["seed"])
     return da.add_noise(stars, recipe.get("noise", 0.0), rng=[recipe["seed"], 1])
+
+
+def system(recipe: dict) -> da.Hernquist | da.Disc:
+    """Return the system of a recipe."""
+    return recipe.get("system") or da.Hernquist(beta=recipe["beta"])
 
 
 def train(name: str) -> None:
@@ -61,11 +75,15 @@ def train(name: str) -> None:
         prior = da.load(ROOT / "models" / recipe["prior"])
         stars = da.denoise(stars, recipe["noise"], prior, n_candidates=N_CANDIDATES, rng=[seed, 2, 0])
         seed = [seed, 3, 0]
-    options = {key: recipe[key] for key in ("n_flows", "spec", "config", "symmetry")}
-    model = da.fit(stars, rng=seed, checkpoint=ROOT / "_build/training" / name, **options)
+    names = ("n_flows", "spec", "config", "symmetry")
+    options, folder = {key: recipe[key] for key in names}, ROOT / "_build/training" / name
+    if "start" in recipe:
+        options["prior"] = da.fit(stars, rng=[*np.atleast_1d(seed), 4], checkpoint=folder / "start", **recipe["start"])
+    model = da.fit(stars, rng=seed, checkpoint=folder, **options)
+    described = {"name": repr(system(recipe)), **{key: recipe.get(key) for key in ("beta", "seed", "noise", "prior")}}
     model.metadata |= {
         "command": f"python models/train.py {name}",
-        "system": {"name": "Hernquist", **{key: recipe.get(key) for key in ("beta", "seed", "noise", "prior")}},
+        "system": described,
         "units": "G = mass = scale radius = 1",
     }
     da.save(model, ROOT / "models" / name)
