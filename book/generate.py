@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dfaccel.records import Outcome, check
 
-BENCHMARKS = ("accuracy", "sampling", "throughput")
+BENCHMARKS = ("accuracy", "sampling", "study", "throughput")
 TIME_LINE = re.compile(r"^\*\*Time to run\*\*:.*$", re.MULTILINE)
 
 
@@ -137,6 +137,7 @@ def generate(executed: Path, expected: Path, profile: str, stage: Path) -> None:
     notebooks = read_notebooks(executed)
     results = [expected.parent / "results" / f"{name}.csv" for name in BENCHMARKS]
     fill(stage / "book" / "benchmarks.md", "benchmarks", "\n\n".join(map(benchmark, results)))
+    fill(stage / "book" / "scale_out.md", "projection", benchmark(expected.parent / "results" / "projection.csv"))
     (stage / "notebooks").mkdir(parents=True, exist_ok=True)
     fill(stage / "book" / "run_times.md", "run times", run_times(notebooks))
     fill(stage / "book" / "ledger.md", "ledger", ledger(notebooks, check(executed, expected, profile)))

@@ -1,10 +1,11 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
+from . import components as components
 from . import variance
 from .boltzmann import Accelerations, accelerations
 from .calibration import calibrate
 from .config import TrainConfig
-from .divergence import kl_divergence
+from .divergence import kl_divergence, knn_divergence
 from .ensemble import FlowEnsemble
 from .flows import FlowSpec
 from .mcmc import ShortChainError, sample_mcmc
@@ -40,6 +41,7 @@ __all__ = [
     "enclosed_mass",
     "fit",
     "kl_divergence",
+    "knn_divergence",
     "load",
     "load_hernquistflows",
     "mass_density",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["count", "finite_coordinates", "phase_space", "points", "positive", "training_stars"]
+__all__ = ["count", "finite_coordinates", "finite_rows", "phase_space", "points", "positive", "training_stars"]
 
 MIN_STARS = 1000
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz")
@@ -100,10 +100,22 @@ def phase_space(w: ArrayLike | torch.Tensor, name: str = "w") -> NDArray[np.floa
         raise ValueError(f"{name} must have shape (n, 6); got {array.shape}")
     if not len(array):
         raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
-    return _finite(array, name)
+    return finite_rows(array, name)
 
 
-def _finite(array: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+def finite_rows(array: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Return an array (n, d), or raise if a row holds NaN or infinity.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite.
+
+    Examples
+    --------
+    >>> finite_rows(np.zeros((2, 3)), "x").shape
+    (2, 3)
+    """
     bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
         number = int(bad.sum())
@@ -129,7 +141,7 @@ def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
     array = np.asarray(x, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 3 or not len(array):
         raise ValueError(f"{name} must have shape (m, 3), m >= 1; got {array.shape}")
-    return _finite(array, name)
+    return finite_rows(array, name)
 
 
 def training_stars(w: NDArray[np.float64]) -> None:

@@ -85,23 +85,32 @@ class Design:
 
     def __post_init__(self) -> None:
         """Check the values, and that every cell can be drawn."""
-        for name in ("n_data", "n_initializations", "n_batches", "n_held_out", "n_test"):
-            checks.count(getattr(self, name), name)
+        values = {name: checks.count(getattr(self, name), name)
+                  for name in ("n_data", "n_initializations", "n_batches", "n_held_out", "n_test")}
+        values["fractions"] = tuple(self.population(fraction).fraction for fraction in self.fractions)
+        values["n_stars"] = tuple(checks.count(n, "n_stars") for n in self.n_stars)
+        values["radii"] = tuple(checks.positive(radius, "radii") for radius in self.radii)
+        for name, value in values.items():  # plain numbers, so that equal designs make equal tables
+            object.__setattr__(self, name, value)
         for name in ("fractions", "n_stars", "radii"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"{name} must differ from one another; got {getattr(self, name)}")
+            if len(set(values[name])) < len(values[name]):
+                raise ValueError(f"{name} must differ from one another; got {values[name]}")
         if not self.fractions or not self.n_stars:
             raise ValueError("fractions and n_stars must name at least one cell")
-        for radius in self.radii:
-            checks.positive(radius, "radii")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be an integer, zero or positive; got {self.seed!r}")
         if self.symmetry not in SYMMETRIES:
             raise ValueError(f"symmetry must be one of {', '.join(SYMMETRIES)}; got {self.symmetry!r}")
         for n in self.n_stars:
-            if checks.count(n, "n_stars") < self.config.batch_size:
+            if n < self.config.batch_size:
                 raise ValueError(f"n_stars must be at least one batch of {self.config.batch_size}; got {n}")
+        samples = {"n_stars": min(self.n_stars), "n_held_out + n_test": self.n_held_out + self.n_test}
+        for name, n in samples.items():
             for fraction in self.fractions:
-                self.population(fraction).n_stream(n)
+                try:
+                    self.population(fraction).n_stream(n)
+                except ValueError as error:
+                    raise ValueError(f"{name} is too small: {error}") from None
 
     @property
     def n_flows(self) -> int:

@@ -59,8 +59,8 @@ class Stream:
 
     Notes
     -----
-    After the stream of Roy et al., normalising_flow_uncertainties, whose velocity has no dispersion in direction, so
-    that it fills a four-dimensional sheet and has no density.
+    After the stream of the public code normalising_flow_uncertainties (github.com/roy-physics), whose velocity has no
+    dispersion in direction, so that it fills a four-dimensional sheet and has no density.
 
     Examples
     --------
@@ -116,6 +116,8 @@ class Stream:
         xp = namespace(w)
         x, v = w[..., :3], w[..., 3:]
         big_r = (x[..., 0] ** 2 + x[..., 1] ** 2) ** 0.5
+        axis = big_r == 0  # where there is no azimuth, and no star
+        big_r = xp.where(axis, 1.0, big_r)
         r = (big_r**2 + x[..., 2] ** 2) ** 0.5
         sin, cos = big_r / r, x[..., 2] / r
         frame = _frame(sin, cos, x[..., 1] / big_r, x[..., 0] / big_r, xp)
@@ -130,7 +132,7 @@ class Stream:
         )
         norm = 2.5 * math.log(2 * math.pi) + math.log(spread_r * spread_theta * spread_v**3 * self.arc)
         log_f = -0.5 * misfit - norm - xp.log(r * r * sin)
-        return xp.where(phi <= self.arc, log_f, -math.inf)
+        return xp.where(axis | (phi > self.arc), -math.inf, log_f)
 
 
 def _frame(sin_theta: Array, cos_theta: Array, sin_phi: Array, cos_phi: Array, xp: Any) -> Array:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import warnings
-from collections.abc import Callable
-from concurrent.futures import Executor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,9 +29,10 @@ from .design import BATCHES, DATA, HELD_OUT, INITIALIZATION, KEYS, VELOCITIES, D
 from .ensemble import FlowEnsemble
 from .files import write_files
 from .flows import Layout
-from .training import Run, train
+from .training import Run, difference, train
 
 _CHUNK = 8192
+_INTEGERS = (*KEYS[1:], "epochs")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def _cell(design: Design, fraction: float) -> _Cell:
     w = population.sample(design.n_held_out + design.n_test, rng)
     coordinates = coordinate_map(w, design.symmetry, position_map=design.spec.position_map)
     y, log_jacobian = coordinates.forward(torch.from_numpy(w))
-    mean, std = y.mean(0), y.std(0, correction=0)
+    mirrored = (coordinates.flips < 0).any(0)  # these stay centred on the plane of the mirror
+    mean = torch.where(mirrored, 0.0, y.mean(0))
+    std = torch.where(mirrored, y.square().mean(0).sqrt(), y.std(0, correction=0))
     y = ((y - mean) / std).float()
     n = design.n_held_out
     entropy = -float(population.log_df(w[n:]).mean()) if hasattr(population.system, "log_df") else float("nan")
@@ -94,7 +98,11 @@ def _train_group(design: Design, fraction: float, n_stars: int, data: int, batch
     train(run)
     with torch.no_grad():
         networks = layout.networks(run.best)
-        parts = [layout.log_prob(networks, t.T.expand(len(run.best), -1, -1)) for t in cell.test.split(_CHUNK)]
+        parts = []
+        for chunk in cell.test.split(_CHUNK):
+            images = [(chunk * sign).T.expand(len(run.best), -1, -1) for sign in cell.coordinates.flips.float()]
+            log_p = torch.stack([layout.log_prob(networks, image) for image in images])
+            parts.append(log_p.logsumexp(0) - math.log(len(images)))
     loss = cell.constants[1] - torch.cat(parts, dim=1).double().mean(1)
     model = FlowEnsemble(design.spec, cell.coordinates, cell.mean, cell.std, run.best, _reference(cell, y))
     gravity = _radial(design, model, key, data, batch)
@@ -156,6 +164,11 @@ def run(design: Design, store: str | Path, executor: Executor | None = None) -> 
     RuntimeError
         If the executor fails; what is finished is kept.
 
+    Warns
+    -----
+    UserWarning
+        If rows of the table are damaged, the last one cut off for example; their flows are trained again.
+
     Examples
     --------
     >>> import dfaccel as da
@@ -169,33 +182,37 @@ def run(design: Design, store: str | Path, executor: Executor | None = None) -> 
     total = sum(1 for _ in design.groups())
     bar = tqdm(total=total, initial=total - len(missing), unit="group", leave=False)
 
-    def keep(group: tuple, finished: list[dict]) -> None:
-        for row in finished:
-            rows.setdefault(tuple(row[name] for name in KEYS), row)
-        _write_rows(store, design, rows)
-        bar.update()
-
     with bar:
-        if executor is None:
-            for group in missing:
-                keep(group, train_group(design, *group))
-        else:
-            _run_on(executor, design, missing, keep)
+        for finished in _trained_here(design, missing) if executor is None else _trained_on(executor, design, missing):
+            for row in finished:
+                rows.setdefault(tuple(row[name] for name in KEYS), row)
+            _write_rows(store, design, rows)
+            bar.update()
     _write_rows(store, design, rows)
     return read(store)
 
 
-def _run_on(executor: Executor, design: Design, missing: list[tuple], keep: Callable) -> None:
-    futures = {executor.submit(train_group, design, *group): group for group in missing}
-    done = 0
+def _trained_here(design: Design, missing: list[tuple]) -> Iterator[list[dict]]:
+    for group in missing:
+        yield train_group(design, *group)
+
+
+def _trained_on(executor: Executor, design: Design, missing: list[tuple]) -> Iterator[list[dict]]:
+    """Yield the rows of each group as it is finished; what the caller makes of them raises there, not here."""
+    futures: list[Future] = []
+    done = set()
     try:
+        futures += (executor.submit(train_group, design, *group) for group in missing)
         for future in as_completed(futures):
-            keep(futures[future], future.result())
-            done += 1
-    except OSError:
-        raise
+            rows = future.result()
+            done.add(future)
+            yield rows
     except Exception as error:
-        raise RuntimeError(f"the executor failed after {done} of {len(missing)} groups ({type(error).__name__}: "
+        for future in futures:
+            if future not in done and future.done() and not future.cancelled() and future.exception() is None:
+                done.add(future)
+                yield future.result()
+        raise RuntimeError(f"the executor failed after {len(done)} of {len(missing)} groups ({type(error).__name__}: "
                            f"{error}); these are kept: call again with the same design and store to go on") from error
     finally:
         for future in futures:
@@ -216,10 +233,16 @@ def read(store: str | Path) -> dict[str, np.ndarray]:
         If there is no such table.
     ValueError
         If it is not the table of a study.
+
+    Warns
+    -----
+    UserWarning
+        If rows are damaged; they are left out.
     """
-    _, names, rows = _parse(Path(store))
-    columns = {name: np.array([row[i] for row in rows]) for i, name in enumerate(names)}
-    return {name: c.astype(int) if name in (*KEYS[1:], "epochs") else c for name, c in columns.items()}
+    _, names, rows, damaged = _parse(Path(store))
+    if damaged:
+        warnings.warn(f"{store} has damaged rows ({damaged}), left out here: run the study again", stacklevel=2)
+    return {name: np.array([row[name] for row in rows], int if name in _INTEGERS else float) for name in names}
 
 
 def cells(table: dict[str, np.ndarray], column: str) -> dict[tuple[float, int], np.ndarray]:
@@ -246,7 +269,7 @@ def cells(table: dict[str, np.ndarray], column: str) -> dict[tuple[float, int], 
     for key in sorted(set(zip(table["fraction"].tolist(), table["n_stars"].tolist(), strict=True))):
         here = (table["fraction"] == key[0]) & (table["n_stars"] == key[1])
         places = tuple(table[name][here] for name in ("data", "initialization", "batch"))
-        values = np.full([p.max() + 1 for p in places], np.nan)
+        values = np.full([table[name].max() + 1 for name in ("data", "initialization", "batch")], np.nan)
         filled = np.zeros(values.shape, dtype=bool)
         values[places], filled[places] = table[column][here], True
         if not filled.all():
@@ -266,9 +289,9 @@ def _write_rows(store: Path, design: Design, rows: dict[tuple, dict]) -> None:
     write_files({store: text.getvalue().encode()})
 
 
-def _parse(store: Path) -> tuple[dict, list[str], list[list[float]]]:
-    """Return design, column names and rows; leave out rows that are not whole."""
-    if not store.is_file():
+def _parse(store: Path) -> tuple[dict, list[str], list[dict], int]:
+    """Return design, column names and rows; leave out rows that are not whole, and return how many."""
+    if not store.exists():
         raise FileNotFoundError(f"{store} does not exist")
     lines = store.read_text(errors="replace").split("\n")
     whole = lines[:-1]  # a line without its end was cut off, even if it reads well
@@ -276,37 +299,36 @@ def _parse(store: Path) -> tuple[dict, list[str], list[list[float]]]:
         if not whole[0].startswith("# "):
             raise ValueError
         design, names = json.loads(whole[0][2:]), whole[1].split(",")
-        if names[: len(KEYS)] != list(KEYS):
+        if names[: len(KEYS)] != list(KEYS) or not isinstance(design, dict):
             raise ValueError
     except (IndexError, ValueError):
         raise ValueError(f"{store} is not the table of a study; name another file or delete it") from None
+    kinds = [int if name in _INTEGERS else float for name in names]
     rows = []
     for line in whole[2:]:
         try:
-            row = [float(item) for item in line.split(",")]
+            values = [kind(item) for kind, item in zip(kinds, line.split(","), strict=True)]
         except ValueError:
             continue
-        if len(row) == len(names):
-            rows.append(row)
-    lost = len(whole) - 2 - len(rows) + bool(lines[-1])
-    if lost:
-        warnings.warn(f"{store} has {lost} damaged rows: these flows are trained again", stacklevel=4)
-    return design, names, rows
+        rows.append(dict(zip(names, values, strict=True)))
+    return design, names, rows, len(lines) - 3 - len(rows) + bool(lines[-1])
 
 
 def _read_rows(store: Path, design: Design) -> dict[tuple, dict]:
     """Return the finished rows of a table by their keys."""
-    there, names, rows = _parse(store)
-    here = design.to_dict()
-    if there != here:
-        name = next(n for n in {**here, **there} if here.get(n) != there.get(n))
-        raise ValueError(f"{store} is of another study: its {name} is {there.get(name)!r}, here it is "
-                         f"{here.get(name)!r}; name another file or delete it")
+    there, names, rows, damaged = _parse(store)
+    here, there = design.to_dict() | {"columns": list(design.columns)}, there | {"columns": names}
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
+            raise ValueError(f"{store} is of another study: {difference(name, there.get(name), here.get(name))}; name "
+                             "another file or delete it")
     groups, found = set(design.groups()), {}
-    for values in rows:
-        row = dict(zip(names, values, strict=True))
-        row |= {name: int(row[name]) for name in (*KEYS[1:], "epochs")}
+    for row in rows:
         key = tuple(row[name] for name in KEYS)
-        if key[:4] in groups and 0 <= key[4] < design.n_initializations:
-            found.setdefault(key, row)
+        if key[:4] in groups and 0 <= key[4] < design.n_initializations and key not in found:
+            found[key] = row
+        else:
+            damaged += 1
+    if damaged:
+        warnings.warn(f"{store} has damaged rows ({damaged}): these flows are trained again", stacklevel=3)
     return found

@@ -22,7 +22,7 @@ ROWS = [
     {"store", "published", "training", "streams"},
     {"design"},
     {"boltzmann"},
-    {"calibration", "divergence", "poisson", "scorecard", "variance"},
+    {"calibration", "components", "divergence", "poisson", "scorecard", "variance"},
     {"plots"},
     {"__init__"},
 ]

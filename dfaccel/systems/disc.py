@@ -145,8 +145,8 @@ class Disc:
 
     Notes
     -----
-    After the disc of Roy et al., normalising_flow_uncertainties, whose radii end at one scale length and are drawn
-    from an exponential (a surface density that falls as exp(-R) / R).
+    After the disc of the public code normalising_flow_uncertainties (github.com/roy-physics), whose radii end at one
+    scale length and are drawn from an exponential (a surface density that falls as exp(-R) / R).
 
     Examples
     --------
