@@ -36,7 +36,7 @@ def integrate(
     field: Field,
     time: float,
     *,
-    step: float = 0.3,
+    step: float = 0.5,
     checkpoint: str | Path | None = None,
     device: str = "cpu",
 ) -> np.ndarray:
@@ -114,7 +114,7 @@ def integrate(
 
 def _follow(w: Tensor, field: Field, dt: float, n: int) -> Tensor:
     """Take n steps of dt."""
-    x, v = w[:, :3].clone(), w[:, 3:].clone()
+    x, v = (part.T.contiguous().T for part in (w[:, :3], w[:, 3:]))  # in memory coordinate by coordinate: much faster
     x.add_(v, alpha=_XI * dt)
     for i in range(n):
         v.add_(field.acceleration(x), alpha=(0.5 - _LAMBDA) * dt)

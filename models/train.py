@@ -21,6 +21,12 @@ SPHERICAL = {
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
 ADAM = {**SPHERICAL, "config": da.TrainConfig(n_epochs=8, bootstrap=True, matrix_rate=0.0)}  # before there was Muon
+SCRATCH = {
+    "symmetry": "none",
+    "n_flows": 6,
+    "spec": da.FlowSpec(),
+    "config": da.TrainConfig(n_epochs=8, bootstrap=True),
+}
 FREE = {  # a small correction of a spherical fit to the same stars
     "symmetry": "none",
     "n_flows": 4,
@@ -40,7 +46,7 @@ RECIPES = {
     "hernquist_iso": {"beta": 0.0, "seed": 101, **ADAM},
     "hernquist_aniso": {"beta": 0.5, "seed": 102, **ADAM},
     "hernquist_iso_free": {"beta": 0.0, "seed": 103, **FREE},
-    "hernquist_aniso_free": {"beta": 0.5, "seed": 104, **FREE},
+    "hernquist_aniso_free": {"beta": 0.5, "seed": 104, **SCRATCH},
     "hernquist_iso_1pct_naive": {"beta": 0.0, "seed": 105, "noise": 0.01, **SPHERICAL},
     "hernquist_iso_1pct": {"beta": 0.0, "seed": 105, "noise": 0.01, "prior": "hernquist_iso_1pct_naive", **SPHERICAL},
     "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},

@@ -76,9 +76,11 @@ class MiyamotoNagai:
         """Return the acceleration (..., 3) at positions `x` (..., 3), minus the gradient of the potential."""
         x = real(x, "x", 3)
         _, s, d2 = self._parts(x)
-        inverse = torch.rsqrt(d2) if isinstance(x, torch.Tensor) else d2**-0.5
+        xp = namespace(x)
+        inverse = xp.rsqrt(d2) if xp is torch else d2**-0.5
         pull = -self.G * self.mass * inverse * inverse * inverse
-        return namespace(x).stack([pull * x[..., 0], pull * x[..., 1], pull * (1 + self.a / s) * x[..., 2]], -1)
+        parts = [pull * x[..., 0], pull * x[..., 1], pull * (1 + self.a / s) * x[..., 2]]
+        return xp.moveaxis(xp.stack(parts, 0), 0, -1)
 
     def density(self, x: Array) -> Array:
         """Return the mass density (...) at positions `x` (..., 3), that of Poisson's equation."""
@@ -200,7 +202,9 @@ class Disc:
         ValueError
             If ``n < 1``, or the checkpoint is of another integration.
         """
-        return integrate(self.initial(n, rng), self.field, self.time, checkpoint=checkpoint, device=device)
+        return integrate(
+            self.initial(n, rng), self.field, self.time, step=0.3, checkpoint=checkpoint, device=device
+        )
 
     def potential(self, x: Array) -> Array:
         """Return the potential (...) at positions `x` (..., 3)."""
