@@ -20,7 +20,7 @@ MODELS := hernquist_iso hernquist_aniso hernquist_iso_free hernquist_aniso_free 
 
 # The models that a notebook loads; a notebook not named here loads none.
 LOADS_04_learning_a_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
-LOADS_05_recovering_accelerations := hernquist_iso hernquist_aniso hernquist_iso_free
+LOADS_05_recovering_accelerations := hernquist_iso hernquist_aniso hernquist_iso_free hernquist_aniso_free
 LOADS_06_four_galaxies_four_figures := $(filter-out disc,$(MODELS))
 LOADS_07_what_buys_accuracy := hernquist_iso_free hernquist_aniso_free
 LOADS_08_can_you_trust_it := hernquist_iso
