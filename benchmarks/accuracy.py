@@ -53,7 +53,7 @@ def measure(model: da.FlowEnsemble, beta: float, n_cards: int, n_velocities: int
         "flows": model.n_flows, "cards": n_cards, "median": 100 * median.mean(), "scatter": 100 * np.ptp(median) / 2,
         "p90": 100 * p90.mean(), "axis_median": 100 * np.median(errors), "axis_largest": 100 * errors.max(),
         "kl": kl.value, "kl_error": kl.standard_error, "inside_68": 100 * inside.mean(),
-        "minutes": model.metadata.get("seconds", np.nan) / 60,
+        "minutes": sum(m.metadata.get("seconds", np.nan) for m in (model, model.prior) if m) / 60,
     }
 
 
