@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 CONDA_NAMES = {"torch": "pytorch"}
-FROM_PIP = {"playwright"}  # conda-forge's package of this name is another one
+FROM_PIP = {"axe-playwright-python", "playwright"}  # conda-forge's playwright is another package
 
 
 @pytest.fixture(scope="module")
