@@ -1,14 +1,17 @@
-"""What the book says about its own making: run times, benchmarks and the ledger of results."""
+"""What the book says about its own making: how to make a figure again, run times, benchmarks, the ledger of results."""
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import math
 import re
+from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 
-from dfaccel.records import Outcome, check
+from dfaccel.records import MIME_TYPE, Outcome, check
 
 BENCHMARKS = ("accuracy", "sampling", "study", "throughput")
 TIME_LINE = re.compile(r"^\*\*Time to run\*\*:.*$", re.MULTILINE)
@@ -40,15 +43,59 @@ def time_to_run(notebook: dict) -> str:
     return f"**Time to run**: {duration(seconds)} on {made['processor']} ([all run times](../book/run_times.md))."
 
 
-def prepare(notebook: dict) -> dict:
-    """Return an executed notebook as the site shows it: its measured time in place, the injected parameters hidden."""
+def parameters(notebook: dict) -> dict[str, str]:
+    """Return the parameters an executed notebook ran with, as they are written: its own, or those put in their place.
+
+    >>> cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": ["n_stars = 1_000_000; seed = 1"]}
+    >>> parameters({"cells": [cell], "metadata": {"papermill": {"parameters": {"n_stars": 500}}}})
+    {'n_stars': '500', 'seed': '1'}
+    """
+    values = {}
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
+        if "parameters" in cell["metadata"].get("tags", ()):
             source = "".join(cell["source"])
-            cell["source"] = TIME_LINE.sub(lambda _: time_to_run(notebook), source)
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    values[node.targets[0].id] = ast.get_source_segment(source, node.value)
+    return values | {name: repr(value) for name, value in notebook["metadata"]["papermill"]["parameters"].items()}
+
+
+def reproduce(notebook: dict, stem: str, number: int) -> dict:
+    """Return the cell that says, folded, how the figure of code cell `number` (from 1) came about."""
+    made = notebook["metadata"]["dfaccel"]
+    count = sum(cell["cell_type"] == "code" for cell in notebook["cells"])
+    values = ", ".join(f"<code>{name} = {escape(value)}</code>" for name, value in parameters(notebook).items())
+    reads = "; ".join(f"<code>{escape(name)}</code> {sha256[:12]}" for name, sha256 in made.get("reads", {}).items())
+    link = f'<a href="../_sources/notebooks/{stem}.ipynb" download>{stem}.ipynb</a>'
+    lines = [
+        '<details class="reproduce">',
+        "<summary>Reproduce this figure</summary>",
+        f"<p>Drawn by code cell {number} of {count} in {link}, at commit {made['commit'] or 'none'}, with {values}.",
+        f"It reads, with the first digits of the SHA-256 checksum: {reads}.</p>" if reads else "It reads no data.</p>",
+        "</details>",
+    ]
+    return {"cell_type": "markdown", "id": f"reproduce-{number}", "metadata": {}, "source": "\n".join(lines)}
+
+
+def prepare(notebook: dict, stem: str) -> dict:
+    """Return an executed notebook as the site shows it.
+
+    Its measured time is in place, the injected parameters are hidden, and how to make it again is under each figure.
+    """
+    cells = []
+    number = 0
+    for cell in notebook["cells"]:
+        shown = {**cell, "metadata": {**cell["metadata"]}}
+        cells.append(shown)
+        if cell["cell_type"] == "markdown":
+            shown["source"] = TIME_LINE.sub(lambda _: time_to_run(notebook), "".join(cell["source"]))
         if "injected-parameters" in cell["metadata"].get("tags", ()):
-            cell["metadata"]["tags"].append("remove-cell")
-    return notebook
+            shown["metadata"]["tags"] = [*cell["metadata"]["tags"], "remove-cell"]
+        if cell["cell_type"] == "code":
+            number += 1
+            if "figure" in cell["metadata"].get("mystnb", {}):
+                cells.append(reproduce(notebook, stem, number))
+    return {**notebook, "cells": cells}
 
 
 def title(notebook: dict) -> str:
@@ -63,24 +110,34 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(str(entry).replace("|", "\\|") for entry in line) + " |" for line in lines)
 
 
+def moment(iso: str) -> str:
+    """Write a time as the tables do, in UTC.
+
+    >>> moment("2026-05-04T03:02:01.5+01:00")
+    '2026-05-04 02:02'
+    """
+    return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
 def run_times(notebooks: dict[str, dict]) -> str:
-    """Return the tables of the run-time page: a row a notebook, then the versions they ran with."""
+    """Return the table of the run-time page, a row a notebook, and what its machines and versions were."""
     rows = []
-    machines: dict[tuple[str, str], None] = {}
+    machines: dict[tuple[str, str], int] = {}
     total = 0.0
     for stem, notebook in notebooks.items():
-        seconds = notebook["metadata"]["papermill"]["duration"]
-        made = notebook["metadata"]["dfaccel"]
+        ran, made = notebook["metadata"]["papermill"], notebook["metadata"]["dfaccel"]
+        seconds = ran["duration"]
         total += seconds
-        link = f"[{title(notebook)}](../notebooks/{stem}.ipynb)"
-        rows.append([link, duration(seconds), made["profile"], made["threads"] or "all", made["commit"] or "none"])
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-        machines[made["processor"], versions] = None
-    rows.append(["All", duration(total), "", "", ""])
-    text = table(["Notebook", "Time", "Profile", "Threads", "Commit"], rows)
-    for cpu, versions in machines:
-        text += f"\n\nProcessor: {cpu}. Versions: {versions}."
-    return text
+        machine = machines.setdefault((made["processor"], versions), len(machines) + 1)
+        link = f"[{title(notebook)}](../notebooks/{stem}.ipynb)"
+        threads = made["threads"] or "all"
+        when, commit = moment(ran["end_time"]), made["commit"] or "none"
+        rows.append([link, f"{seconds:.0f}", made["profile"], threads, machine, when, commit])
+    rows.append([f"All: {duration(total)}", f"{total:.0f}", "", "", "", "", ""])
+    header = ["Notebook", "Seconds", "Profile", "Threads", "Machine", "Finished (UTC)", "Commit"]
+    listed = [f"{number}. {cpu}; {versions}." for (cpu, versions), number in machines.items()]
+    return "\n\n".join([table(header, rows), "The machines, and the versions that ran on them:", "\n".join(listed)])
 
 
 def reference(outcome: Outcome) -> str:
@@ -95,22 +152,40 @@ def reference(outcome: Outcome) -> str:
     return f"{(low + high) / 2:.5g} ± {(high - low) / 2:.2g}"
 
 
-def ledger_row(outcome: Outcome) -> list[str]:
-    """Return one row of the ledger: name, value, bounds, source, whether it passes."""
+def recorded(notebook: dict) -> dict[str, str]:
+    """Return when each record of an executed notebook was made: the end of its cell."""
+    return {
+        output["metadata"]["scrapbook"]["name"]: moment(cell["metadata"]["papermill"]["end_time"])
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", ())
+        if MIME_TYPE in output.get("data", {})
+    }
+
+
+def ledger_row(outcome: Outcome, when: dict[str, str]) -> list[str]:
+    """Return one row of the ledger: name, value, bounds, source, whether it passes, when it was recorded."""
     value = "missing" if outcome.value is None else f"{outcome.value:.5g}"
     passes = "no" if outcome.problem() else "yes"
-    return [f"`{outcome.name}`", value, reference(outcome), outcome.source or "none", passes]
+    source = outcome.source or "none"
+    return [f"`{outcome.name}`", value, reference(outcome), source, passes, when.get(outcome.name, "never")]
 
 
 def ledger(notebooks: dict[str, dict], outcomes: list[Outcome]) -> str:
     """Return the tables of the ledger page: every recorded result beside its reference, a table a chapter."""
-    parts = []
+    if not outcomes:
+        return "No results are recorded yet."
+    passed = sum(outcome.problem() is None for outcome in outcomes)
+    parts = [f"Of {len(outcomes)} results, {passed} are within their bounds."]
     for stem, notebook in notebooks.items():
-        rows = [ledger_row(outcome) for outcome in outcomes if outcome.notebook == stem]
+        when = recorded(notebook)
+        rows = [ledger_row(outcome, when) for outcome in outcomes if outcome.notebook == stem]
+        made = notebook["metadata"]["dfaccel"]
         if rows:
-            heading = f"## {title(notebook)}\n\nFrom [the chapter](../notebooks/{stem}.ipynb).\n\n"
-            parts.append(heading + table(["Result", "Value", "Expected", "Reference", "Passes"], rows))
-    return "\n\n".join(parts) or "No results are recorded yet."
+            heading = f"## {title(notebook)}\n\nFrom [the chapter](../notebooks/{stem}.ipynb), "
+            heading += f"executed with the profile `{made['profile']}` at commit {made['commit'] or 'none'}.\n\n"
+            header = ["Result", "Value", "Expected", "Reference", "Passes", "Recorded (UTC)"]
+            parts.append(heading + table(header, rows))
+    return "\n\n".join(parts)
 
 
 def benchmark(path: Path) -> str:
@@ -142,4 +217,5 @@ def generate(executed: Path, expected: Path, profile: str, stage: Path) -> None:
     fill(stage / "book" / "run_times.md", "run times", run_times(notebooks))
     fill(stage / "book" / "ledger.md", "ledger", ledger(notebooks, check(executed, expected, profile)))
     for stem, notebook in notebooks.items():
-        (stage / "notebooks" / f"{stem}.ipynb").write_text(json.dumps(prepare(notebook), indent=1), encoding="utf-8")
+        shown = json.dumps(prepare(notebook, stem), indent=1)
+        (stage / "notebooks" / f"{stem}.ipynb").write_text(shown, encoding="utf-8")
