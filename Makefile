@@ -1,7 +1,7 @@
 # The pipeline: .venv -> executed notebooks -> site -> checks. `make help` lists what can be asked for.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lint executed-book executed-quick executed-paper lab models benchmarks readme-figure lock clean
+.PHONY: help book test lint executed-book executed-quick executed-paper lab pdf links models benchmarks readme-figure lock clean
 
 # What may be given on the command line, as in `make book JOBS=4`:
 PYTHON ?= python3# the Python (3.11 or newer) that makes .venv
@@ -29,7 +29,7 @@ LOADS_13_what_a_stream_does := disc
 
 # The tables of results that a notebook reads.
 READS_06_four_galaxies_four_figures := $(wildcard notebooks/results/published_*.csv)
-READS_07_what_buys_accuracy := notebooks/results/ablation.csv
+READS_07_what_buys_accuracy := notebooks/results/ablation.csv notebooks/results/error_grid.csv
 READS_08_can_you_trust_it := notebooks/results/coverage.csv
 READS_12_data_or_network := $(wildcard notebooks/results/variance_*.csv)
 
@@ -101,6 +101,12 @@ test: lint  ## lint, run every notebook (quick), check its records, build the si
 lab: $(READY)  ## open JupyterLab on the notebooks
 	@env -u TQDM_DISABLE -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(BIN)/jupyter lab --ServerApp.root_dir=. \
 		--LabApp.default_url=/lab/tree/notebooks/01_stars_and_gravity.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
+pdf: book  ## print the book into one file: _build/dfaccel.pdf (needs Chromium)
+	@$(BIN)/python book/pdf.py _build/html _build/dfaccel.pdf
+
+links: $(STEMS:%=_build/executed/book/%.ipynb) $(READY)  ## try every address the book cites (needs the network)
+	@$(BIN)/python book/build.py --profile book --output _build/links --links
 
 models: $(READY)  ## train the shipped models again (minutes each)
 	@for model in $(MODELS); do $(BIN)/python models/train.py $$model || exit 1; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 
@@ -34,13 +35,12 @@ def pins(root):
 def test_environment_lists_what_the_project_requires(root, project, requirements):
     environment = yaml.safe_load((root / "environment.yml").read_text(encoding="utf-8"))
     assert environment["channels"] == ["conda-forge", "nodefaults"]
-    *packages, pip = environment["dependencies"]
+    python, *packages, pip = environment["dependencies"]
+    assert re.fullmatch(r"python=\d+\.\d+", python)
+    assert python.removeprefix("python=") in Requirement(f"python{project['requires-python']}").specifier
     wanted = {Requirement(f"{CONDA_NAMES.get(r.name, r.name)}{r.specifier}") for r in requirements}
     from_pip = {r for r in wanted if r.name in FROM_PIP}
-    assert {Requirement(line) for line in packages} == wanted - from_pip | {
-        Requirement(f"python{project['requires-python']}"),
-        Requirement("pip"),
-    }
+    assert {Requirement(line) for line in packages} == wanted - from_pip | {Requirement("pip")}
     assert pip == {"pip": [*sorted(map(str, from_pip)), "-e ."]}
 
 
@@ -54,6 +54,33 @@ def test_lock_holds_the_public_build_of_torch_and_not_the_package_itself(pins):
     assert "+" not in pins["torch"]
     assert "dfaccel" not in pins
     assert not [name for name in pins if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_one_python_everywhere(root):
+    """Binder, Codespaces and every job of CI run the same one."""
+    (binder,) = re.findall(r"python=([\d.]+)", (root / "environment.yml").read_text(encoding="utf-8"))
+    (codespaces,) = re.findall(r"python:([\d.]+)-", (root / ".devcontainer" / "devcontainer.json").read_text("utf-8"))
+    files = sorted((root / ".github" / "workflows").glob("*.yml"))
+    ci = {version for file in files for version in re.findall(r'python-version: "([\d.]+)"', file.read_text("utf-8"))}
+    assert ci == {binder} == {codespaces}
+
+
+def test_a_codespace_makes_the_environment_of_make(root):
+    lines = (root / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8").splitlines()
+    container = json.loads("\n".join(line for line in lines if not line.startswith("//")))
+    assert container["onCreateCommand"] == "make .venv/.ready"
+    settings = container["customizations"]["vscode"]["settings"]
+    assert settings["python.defaultInterpreterPath"].endswith("/.venv/bin/python")
+
+
+def test_workflows_may_do_only_what_they_need(root):
+    for file in sorted((root / ".github" / "workflows").glob("*.yml")):
+        workflow = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert workflow["permissions"] == {"contents": "read"}, file.name
+        assert all("timeout-minutes" in job for job in workflow["jobs"].values()), file.name
+        for job in workflow["jobs"].values():  # what installs packages of others may write nothing
+            if any("make" in step.get("run", "") for step in job.get("steps", ())):
+                assert "write" not in job.get("permissions", {}).values(), file.name
 
 
 def test_actions_are_pinned_by_commit_with_their_version(root):
