@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,6 +86,85 @@ def legend(ax: Axes, **kwargs: object) -> Legend:
     False
     """
     return ax.legend(**{"frameon": False, "labelcolor": GREY, **kwargs})
+
+
+EXPLORER_LIMIT = 500_000
+"""Bytes that the data of one explorer may take on the page."""
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """What `explorer` returns: shown as HTML by Jupyter, and made live by the script of the book's pages.
+
+    Parameters
+    ----------
+    name : str
+        Which of the explorers.
+    html : str
+        Hidden container with the data; JupyterLab, a page without scripts and a printer show nothing of it.
+    """
+
+    name: str
+    html: str
+
+    def __repr__(self) -> str:
+        return f"explorer {self.name!r}, live on the pages of the book"
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def explorer(name: str, data: dict, label: str, *, digits: int = 4) -> Explorer:
+    """Put the data of an interactive figure into the page.
+
+    The static page holds them as JSON, and ``book/_static/explorers.js`` builds the figure and its controls from them.
+
+    Parameters
+    ----------
+    name : str
+        Which explorer of the script draws them: "galaxy", "errors" or "shares".
+    data : dict
+        Numbers, strings, None, and arrays or lists and dicts of them; NaN becomes None.
+    label : str
+        What the figure is about, for those who do not see it.
+    digits : int
+        Significant digits kept.
+
+    Returns
+    -------
+    Explorer
+        To be left as the last expression of a cell.
+
+    Raises
+    ------
+    ValueError
+        If the data take more than `EXPLORER_LIMIT` bytes.
+
+    Examples
+    --------
+    >>> shown = explorer("errors", {"median": np.array([0.0123456, np.nan])}, "Errors")
+    >>> '{"median":[0.01235,null]}' in shown.html
+    True
+    """
+    text = json.dumps(_plain(data, digits), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    if len(text) > EXPLORER_LIMIT:
+        raise ValueError(f"data must take at most {EXPLORER_LIMIT} bytes as JSON; got {len(text)}: coarsen the grid")
+    attributes = {"data-name": name, "data-colours": " ".join(COLOURS), "role": "group", "aria-label": label}
+    written = " ".join(f'{key}="{html.escape(value)}"' for key, value in attributes.items())
+    script = f'<script type="application/json">{text}</script>'
+    return Explorer(name, f'<div class="explorer" {written} hidden>{script}</div>')
+
+
+def _plain(data: object, digits: int) -> object:
+    """Return data of any nesting as what JSON knows, floats rounded to that many significant digits."""
+    if isinstance(data, dict):
+        return {str(key): _plain(value, digits) for key, value in data.items()}
+    if isinstance(data, np.ndarray | list | tuple):
+        return [_plain(value, digits) for value in (data.tolist() if isinstance(data, np.ndarray) else data)]
+    if isinstance(data, float | np.floating):
+        rounded = float(f"{data:.{digits}g}")
+        return (int(rounded) if rounded.is_integer() else rounded) if np.isfinite(data) else None
+    return data.item() if isinstance(data, np.generic) else data
 
 
 def _configure_inline() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy import stats
 
 import dfaccel as da
@@ -32,6 +33,14 @@ def site(root: Path) -> Path:
     if not (folder / "index.html").is_file():
         pytest.skip("the site is not built: make test builds it")
     return folder
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for `page_name` once for each page of the book."""
+    if "page_name" in metafunc.fixturenames:
+        toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+        pages = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+        metafunc.parametrize("page_name", pages)
 
 
 @pytest.hookimpl(wrapper=True)

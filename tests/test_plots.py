@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 
 from dfaccel import plots
 
@@ -54,3 +57,21 @@ def test_helpers_return_what_they_draw():
     ax = plt.figure().add_subplot()
     plots.reference_line(ax, 1.0, "target")
     assert [text.get_text() for text in plots.legend(ax).get_texts()] == ["target"]
+
+
+def test_an_explorer_holds_its_data_and_nothing_that_a_page_without_scripts_would_show():
+    grid = np.array([[1.0, 0.123456], [np.nan, 3.0]])
+    data = {"grid": grid, "name": "</script> & co", "n": np.int64(7), "none": None}
+    shown = plots.explorer("errors", data, 'Error "bars"')
+    box = BeautifulSoup(shown._repr_html_(), "html.parser").find("div", class_="explorer")
+    assert box.has_attr("hidden")
+    assert (box["data-name"], box["role"], box["aria-label"]) == ("errors", "group", 'Error "bars"')
+    assert box["data-colours"].split() == list(plots.COLOURS)
+    read = json.loads(box.script.string)
+    assert read == {"grid": [[1, 0.1235], [None, 3]], "name": "</script> & co", "n": 7, "none": None}
+    assert "errors" in repr(shown)
+
+
+def test_too_much_data_for_a_page_is_refused():
+    with pytest.raises(ValueError, match="coarsen"):
+        plots.explorer("errors", {"grid": np.random.default_rng(0).random(100_000)}, "Errors")

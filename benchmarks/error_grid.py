@@ -1,0 +1,81 @@
+"""How large will the error be? Number of stars, noise of the stars and members of the ensemble, all against all.
+
+    python benchmarks/error_grid.py --output notebooks/results/error_grid.csv
+
+Ten thousand to a hundred thousand stars of an isotropic Hernquist sphere are learned by eight small spherical flows,
+noisy stars as in models/train.py: denoised with a first fit, and learned again. A million stars are those of the
+shipped ensembles. Errors are of the score card, each number of members averaged over all subsets of an ensemble. Rows
+are added as soon as they are known; started again, the script does only what is missing.
+"""
+
+import argparse
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import dfaccel as da
+from dfaccel.files import write_files
+
+ROOT = Path(__file__).parent.parent
+COLUMNS = "n_stars,noise,members,seed,median,p90"
+SHIPPED = {0.0: "hernquist_iso", 0.01: "hernquist_iso_1pct", 0.1: "hernquist_iso_10pct"}
+N_SHIPPED, N_FLOWS, N_CARDS, N_CANDIDATES = 1_000_000, 8, 2, 16
+SPEC = da.FlowSpec(n_transforms=4, hidden_features=32)
+N_EPOCHS, BATCH_SIZE, N_STEPS = 10, 500, 600  # few stars are seen more often, for as many steps
+GALAXY = da.Hernquist()
+
+
+def learn(n_stars: int, noise: float, seed: int) -> da.FlowEnsemble:
+    """Train the ensemble of one cell."""
+    n_epochs = max(N_EPOCHS, -(-N_STEPS * BATCH_SIZE // n_stars))
+    config = da.TrainConfig(n_epochs=n_epochs, batch_size=BATCH_SIZE, bootstrap=True)
+    key, options = [seed, n_stars, round(1000 * noise)], {"spec": SPEC, "config": config, "symmetry": "spherical"}
+    stars = da.add_noise(GALAXY.sample(n_stars, rng=[*key, 0]), noise, rng=[*key, 1])
+    if noise:
+        naive = da.fit(stars, n_flows=4, rng=[*key, 2], **options)
+        stars = da.denoise(stars, noise, naive, n_candidates=N_CANDIDATES, rng=[*key, 3])
+    return da.fit(stars, n_flows=N_FLOWS, rng=[*key, 4], **options)
+
+
+def score(model: da.FlowEnsemble, seed: int) -> dict[int, tuple[float, float]]:
+    """Return median and 90th percentile of the vector error for 1, 2, 4, ... members."""
+    cards = [da.score_card(model, GALAXY, rng=[seed, i], n_velocities=500) for i in range(N_CARDS)]
+    miss = np.concatenate(
+        [(card.result.members - card.truth) / np.linalg.norm(card.truth, axis=1)[:, None] for card in cards], axis=1
+    )
+    found = {}
+    for k in (1, 2, 4, 8):
+        errors = [np.linalg.norm(miss[list(c)].mean(axis=0), axis=1) for c in combinations(range(len(miss)), k)]
+        if errors:
+            found[k] = np.mean(np.median(errors, axis=1)), np.mean(np.quantile(errors, 0.9, axis=1))
+    return found
+
+
+def main() -> None:
+    """Do what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--stars", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    header = f"# python benchmarks/error_grid.py --seed {arguments.seed}; {N_CARDS} score cards"
+    lines = arguments.output.read_text().splitlines() if arguments.output.exists() else [header, COLUMNS]
+    if lines[0] != header:
+        parser.error(f"{arguments.output} is of another study: {lines[0]}")
+    for n_stars in (*arguments.stars, N_SHIPPED):
+        for noise, name in SHIPPED.items():
+            if any(line.startswith(f"{n_stars},{noise},") for line in lines):
+                continue
+            shipped = n_stars == N_SHIPPED
+            model = da.load(ROOT / "models" / name) if shipped else learn(n_stars, noise, arguments.seed)
+            for k, (median, p90) in score(model, arguments.seed).items():
+                lines.append(f"{n_stars},{noise},{k},{arguments.seed},{median:.4g},{p90:.4g}")
+            write_files({arguments.output: ("\n".join(lines) + "\n").encode()})
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
