@@ -110,6 +110,11 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(str(entry).replace("|", "\\|") for entry in line) + " |" for line in lines)
 
 
+def small(text: str) -> str:
+    """Return a table that has many columns, to be set in small letters."""
+    return f":::{{div}} small-table\n{text}\n:::"
+
+
 def moment(iso: str) -> str:
     """Write a time as the tables do, in UTC.
 
@@ -137,7 +142,7 @@ def run_times(notebooks: dict[str, dict]) -> str:
     rows.append([f"All: {duration(total)}", f"{total:.0f}", "", "", "", "", ""])
     header = ["Notebook", "Seconds", "Profile", "Threads", "Machine", "Finished (UTC)", "Commit"]
     listed = [f"{number}. {cpu}; {versions}." for (cpu, versions), number in machines.items()]
-    return "\n\n".join([table(header, rows), "The machines, and the versions that ran on them:", "\n".join(listed)])
+    return f"{small(table(header, rows))}\n\nThe machines, and the versions that ran on them:\n\n" + "\n".join(listed)
 
 
 def reference(outcome: Outcome) -> str:
@@ -184,7 +189,7 @@ def ledger(notebooks: dict[str, dict], outcomes: list[Outcome]) -> str:
             heading = f"## {title(notebook)}\n\nFrom [the chapter](../notebooks/{stem}.ipynb), "
             heading += f"executed with the profile `{made['profile']}` at commit {made['commit'] or 'none'}.\n\n"
             header = ["Result", "Value", "Expected", "Reference", "Passes", "Recorded (UTC)"]
-            parts.append(heading + table(header, rows))
+            parts.append(heading + small(table(header, rows)))
     return "\n\n".join(parts)
 
 

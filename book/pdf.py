@@ -84,38 +84,56 @@ def numbers(browser: Browser, count: int) -> PdfReader:
     return PdfReader(io.BytesIO(page.pdf(**PAPER, **options)))
 
 
-def redirect_links(book: PdfWriter, address: str, starts: dict[str, int]) -> None:
-    """Make links between pages of the site links between sheets; take links to its other files away."""
-    for sheet in book.pages:
+def anchors(sheets: PdfReader) -> dict[str, tuple[int, list]]:
+    """Return the places inside one printed page that its links name: number of the sheet, and where on it."""
+    return {
+        name.lstrip("/"): (sheets.get_destination_page_number(place), place.dest_array[1:])
+        for name, place in sheets.named_destinations.items()
+    }
+
+
+def redirect_links(book: PdfWriter, address: str, starts: dict[str, int], named: dict[str, dict]) -> None:
+    """Make links between pages of the site links between sheets; take links to its other files away.
+
+    An anchor has a name that is its own only within one page (every chapter has a summary), so names become places.
+    """
+    for number, sheet in enumerate(book.pages):
+        here = max((name for name in starts if starts[name] <= number), key=starts.get)
         kept = ArrayObject()
         for reference in sheet.get("/Annots", ()):
             link = reference.get_object()
-            target = link.get("/A", {}).get("/URI", "")
-            name = urlsplit(target).path.lstrip("/").removesuffix(".html")
-            if target.startswith(address) and name not in starts:
+            target = urlsplit(link.get("/A", {}).get("/URI", ""))
+            name, fragment = target.path.lstrip("/").removesuffix(".html"), target.fragment
+            if isinstance(link.get("/Dest"), str):
+                name, fragment = here, str(link["/Dest"]).lstrip("/")
+            elif not target.geturl().startswith(address):
+                kept.append(reference)
                 continue
-            if target.startswith(address):
-                del link["/A"]
-                place = book.pages[starts[name]].indirect_reference
-                link[NameObject("/Dest")] = ArrayObject([place, NameObject("/Fit")])
-            kept.append(reference)
+            if name in starts:
+                offset, place = named[name].get(fragment, (0, [NameObject("/Fit")]))
+                link.pop("/A", None)
+                link[NameObject("/Dest")] = ArrayObject([book.pages[starts[name] + offset].indirect_reference, *place])
+                kept.append(reference)
         if "/Annots" in sheet:
             sheet[NameObject("/Annots")] = kept
+    for names in ("/Dests", "/Names"):
+        book.root_object.pop(names, None)
 
 
 def print_book(site: Path, output: Path, names: list[str]) -> int:
     """Print the pages `names` of a site into one PDF file, and return the number of its sheets."""
     book = PdfWriter()
-    starts = {}
+    starts: dict[str, int] = {}
+    named: dict[str, dict] = {}
     with served(site) as address, chromium() as browser:
         for name in names:
             title, sheets = printed(browser, f"{address}/{name}.html")
-            starts[name] = len(book.pages)
+            starts[name], named[name] = len(book.pages), anchors(sheets)
             book.append(sheets, import_outline=False)
-            book.add_outline_item(title, starts[name], fit=Fit.fit())
+            book.add_outline_item(title=title, page_number=starts[name], fit=Fit.fit())
         for sheet, number in zip(book.pages, numbers(browser, len(book.pages)).pages, strict=True):
             sheet.merge_page(number)
-    redirect_links(book, address, starts)
+    redirect_links(book, address, starts, named)
     book.add_metadata({"/Title": "Stars, flows and gravity", "/Author": "The dfaccel developers"})
     book.page_mode = "/UseOutlines"
     book.compress_identical_objects()

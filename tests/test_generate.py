@@ -302,15 +302,17 @@ def test_the_book_is_printed_into_one_file_with_bookmarks_and_inner_links(tmp_pa
     (tmp_path / "book").mkdir()
     page = "<!DOCTYPE html><html lang='en'><title>x</title><main><h1>{}<a href='#h'>#</a></h1>{}</main></html>"
     links = "<a href='two.html#part'>two</a> <a href='../_sources/x.ipynb'>x</a> <a href='https://example.org/'>out</a>"
-    (tmp_path / "book" / "one.html").write_text(page.format("First", links + "<p style='break-before: page'>more</p>"))
-    (tmp_path / "book" / "two.html").write_text(page.format("Second", "<p id='part'>text</p>"))
-    assert pdf.print_book(tmp_path, tmp_path / "out.pdf", ["book/one", "book/two"]) == 3
+    part = "<p id='part' style='break-before: page'>more</p><a href='#part'>up</a>"  # the same name on both
+    (tmp_path / "book" / "one.html").write_text(page.format("First", links + part))
+    (tmp_path / "book" / "two.html").write_text(page.format("Second", part))
+    assert pdf.print_book(tmp_path, tmp_path / "out.pdf", ["book/one", "book/two"]) == 4
     book = PdfReader(tmp_path / "out.pdf")
     bookmarks = {mark.title: book.get_destination_page_number(mark) for mark in book.outline}
     assert bookmarks == {"First": 0, "Second": 2}
-    assert [sheet.extract_text().split()[-1] for sheet in book.pages] == ["1", "2", "3"]
-    found = [link.get_object() for link in book.pages[0]["/Annots"]]
-    assert [link["/A"]["/URI"] for link in found if "/URI" in link.get("/A", {})] == ["https://example.org/"]
-    assert [link["/Dest"][0].get_object() for link in found if isinstance(link.get("/Dest"), list)] == [book.pages[2]]
+    assert [sheet.extract_text().split()[-1] for sheet in book.pages] == ["1", "2", "3", "4"]
+    found = [[link.get_object() for link in sheet.get("/Annots", ())] for sheet in book.pages]
+    assert [link["/A"]["/URI"] for link in found[0] if "/URI" in link.get("/A", {})] == ["https://example.org/"]
+    led = [[link["/Dest"][0].get_object() for link in links if "/Dest" in link] for links in found]
+    assert [[book.get_page_number(sheet) for sheet in sheets] for sheets in led] == [[3], [1], [], [3]]
     assert b"127.0.0.1" not in (tmp_path / "out.pdf").read_bytes()
     assert not (tmp_path / "out.part").exists()

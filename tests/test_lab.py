@@ -85,6 +85,21 @@ def wait_for(address, server, log, seconds=600):
     pytest.fail(f"JupyterLab did not start: {log.read_text()[-2000:]}")
 
 
+def saved(path, seconds=PATIENCE / 1000):
+    """Wait until every code cell in the file has run, the folded ones too; return these cells."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # half written
+            content = {"cells": []}
+        cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+        if cells and all(cell["execution_count"] for cell in cells):
+            return cells
+        time.sleep(0.5)
+    return pytest.fail("the notebook was not saved with all of its cells run")
+
+
 @pytest.mark.browser
 def test_a_chapter_runs_in_jupyterlab(lab, folder):
     from playwright.sync_api import sync_playwright
@@ -102,17 +117,19 @@ def test_a_chapter_runs_in_jupyterlab(lab, folder):
 
         page.locator(".lm-MenuBar-item", has_text="Run").first.click()
         page.locator("li[data-command='runmenu:run-all']").click()
-        page.wait_for_function(
-            """() => {
-              const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
-              return prompts.length && prompts.every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()));
-            }"""
-        )
+        ended = """() => document.querySelector("[data-mime-type='application/vnd.jupyter.error']") ||
+            [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]
+            .every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""  # folded cells have no number
+        page.wait_for_function(ended)
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
-        source = json.loads((folder / "notebooks" / f"{CHAPTER}.ipynb").read_text(encoding="utf-8"))
-        drawn = sum("plt.show()" in "".join(cell["source"]) for cell in source["cells"] if cell["cell_type"] == "code")
+        page.locator(".lm-MenuBar-item", has_text="File").first.click()
+        page.locator("li[data-command='docmanager:save']").click()
+        cells = saved(folder / "notebooks" / f"{CHAPTER}.ipynb")
+        assert not [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+
+        drawn = sum("plt.show()" in "".join(cell["source"]) for cell in cells)
         figures = page.locator(".jp-OutputArea-output img")
         figures.nth(drawn - 1).wait_for(state="attached")
         assert figures.evaluate_all("images => Promise.all(images.map(image => image.decode())).then(() => true)")
