@@ -25,6 +25,7 @@ UNUSED = re.compile(
 )
 INDEX = re.compile(r'<script src="[^"]*searchindex\.js[^"]*"></script>\s*')
 IMAGE = re.compile(r'<img\b[^>]*\bsrc="([^"]*_images/[^"]+)"[^>]*>')
+BOOTSTRAP = {"show", "showing", "fade", "tooltip", "tooltip-arrow", "tooltip-inner", "bs-tooltip-auto"}  # it adds these
 TOKEN = re.compile(r'<span class="(\w{1,3})">([^<]*)</span>')
 CSS = re.compile(r'/\*.*?\*/|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|url\([^)"\']*\)|[{};]|[^{};"\'/u]+|.', re.DOTALL)
 
@@ -77,6 +78,17 @@ def used_rules(css: str, words: set[str]) -> str:
             kept_selectors = ",".join(selector for selector in selectors if matches(selector))
             kept.append(f"{kept_selectors}{{{block}}}" if kept_selectors else "")
     return "".join(kept)
+
+
+def names(site: Path) -> set[str]:
+    """Return the classes and ids on the site's pages, and the words of the scripts that may add some."""
+    scripts = [path for path in site.glob("_static/**/*.js") if path.name != "bootstrap.js"]
+    scripts = [path for path in scripts if not {"mathjax", "vendor"} & set(path.parts)]
+    found = {name for path in scripts for name in re.findall(r"[\w-]+", path.read_text(encoding="utf-8"))}
+    for page in site.rglob("*.html"):
+        for value in re.findall(r'\b(?:class|id)="([^"]*)"', page.read_text(encoding="utf-8")):
+            found.update(value.split())
+    return found | BOOTSTRAP
 
 
 def slim_sheets(static: Path, words: set[str]) -> None:
@@ -159,7 +171,5 @@ def slim(site: Path) -> None:
     (static / "scripts" / "fontawesome.js").unlink(missing_ok=True)
     for source_map in static.rglob("*.map"):
         source_map.unlink()
-    programs = [path for path in static.rglob("*.js") if "mathjax" not in path.parts and "vendor" not in path.parts]
-    words = {word for path in [*pages, *programs] for word in re.findall(r"[\w-]+", path.read_text(encoding="utf-8"))}
-    slim_sheets(static, words)
+    slim_sheets(static, names(site))
     slim_icons(static)
