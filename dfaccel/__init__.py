@@ -1,7 +1,7 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
 from . import components as components
-from . import variance
+from . import snapshot, variance
 from .boltzmann import Accelerations, accelerations
 from .calibration import calibrate
 from .config import TrainConfig
@@ -50,5 +50,6 @@ __all__ = [
     "sample_mcmc",
     "save",
     "score_card",
+    "snapshot",
     "variance",
 ]

@@ -1,6 +1,9 @@
-"""Natural units, in which G = M = a = 1, and the kiloparsecs and kilometres a second of the observers."""
+"""Natural units, and the physical ones of the observers: plain numbers inside, quantities at the border."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,7 +11,10 @@ from scipy import constants
 
 from dfaccel.checks import phase_space, positive
 
-__all__ = ["GRAVITY", "Units"]
+if TYPE_CHECKING:
+    from astropy.units import Quantity
+
+__all__ = ["GRAVITY", "Frame", "Units"]
 
 _GM_SUN = 1.3271244e20  # m^3 s^-2, nominal solar mass parameter, IAU 2015 resolution B3
 _KPC = 1000 * constants.parsec  # m
@@ -82,3 +88,56 @@ class Units:
     def to_physical(self, w: ArrayLike) -> NDArray[np.float64]:
         """Return phase-space coordinates in natural units, shape (n, 6), in kpc and km/s."""
         return phase_space(w) * self._phase_space
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a system is, how it moves, and the units in which it is of order one: the border of the plain numbers.
+
+    Parameters
+    ----------
+    length, velocity : Quantity
+        What becomes 1, in units of length and velocity (or without unit, for stars that have none).
+    centre, motion : Quantity, shape (3,)
+        Position and velocity that become 0.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> frame = Frame(2 * u.kpc, 100 * u.km / u.s, [8, 0, 0] * u.kpc, [0, 200, 0] * u.km / u.s)
+    >>> frame.positions([[10, 0, 0]] * u.kpc)
+    array([[1., 0., 0.]])
+    >>> frame.accelerations([[-1.0, 0, 0]])
+    <Quantity [[-5000.,     0.,     0.]] km2 / (kpc s2)>
+    """
+
+    length: Quantity
+    velocity: Quantity
+    centre: Quantity
+    motion: Quantity
+
+    @property
+    def acceleration(self) -> Quantity:
+        """Natural unit of acceleration, velocity^2 / length."""
+        return self.velocity**2 / self.length
+
+    def positions(self, x: Quantity) -> NDArray[np.float64]:
+        """Return positions (m, 3) in the frame, as plain numbers in units of ``length``."""
+        return ((x - self.centre) / self.length).to_value("")
+
+    def velocities(self, v: Quantity) -> NDArray[np.float64]:
+        """Return velocities (m, 3) in the frame, as plain numbers in units of ``velocity``."""
+        return ((v - self.motion) / self.velocity).to_value("")
+
+    def places(self, x: ArrayLike) -> Quantity:
+        """Return where plain positions (m, 3) of the frame are, in the coordinates of the observer."""
+        return np.asarray(x) * self.length + self.centre
+
+    def accelerations(self, a: ArrayLike) -> Quantity:
+        """Return plain accelerations, of any shape, as quantities; the frame itself is taken not to accelerate."""
+        return np.asarray(a) * self.acceleration
+
+    def to_dict(self) -> dict:
+        """Return the frame as plain values and the names of their units."""
+        named = {name: getattr(self, name) for name in ("length", "velocity", "centre", "motion")}
+        return {name: {"value": np.asarray(q.value).tolist(), "unit": q.unit.to_string()} for name, q in named.items()}

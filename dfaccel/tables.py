@@ -1,0 +1,177 @@
+"""Tables of stars in files: read by their contents, and their columns as quantities.
+
+Anything that astropy's tables read (FITS, ECSV, VOTable, HDF5, Parquet, CSV), and NumPy's npz, goes in; whatever is
+wrong with it is said in one sentence, a `SnapshotError`. Nothing here reads pickle.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .checks import COLUMNS
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from astropy.units import Quantity
+
+_SIGNS = {
+    b"SIMPLE  =": "fits",
+    b"\x89HDF\r\n": "hdf5",
+    b"PAR1": "parquet",
+    b"PK\x03\x04": "npz",
+    b"# %ECSV": "ascii.ecsv",
+    b"<?xml": "votable",
+    b"<VOTABLE": "votable",
+}
+
+
+class SnapshotError(ValueError):
+    """What is wrong with a file of stars, in one sentence."""
+
+
+def read_table(path: str | Path) -> Table:
+    r"""Read a table, its format known by its contents.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS, ECSV, VOTable, HDF5, Parquet, CSV or npz.
+
+    Raises
+    ------
+    SnapshotError
+        If there is no such file, or it holds no table that can be read.
+
+    Examples
+    --------
+    >>> _ = Path("two.csv").write_text("x,y\n1,2\n3,4\n")
+    >>> len(read_table("two.csv"))
+    2
+    """
+    from astropy.table import Table
+
+    path = Path(path)
+    if not path.is_file():
+        raise SnapshotError(f"there is no file {str(path)!r}; give the path of a table of stars")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head.strip():
+        raise SnapshotError(f"{path.name} is empty; it must hold a table of stars")
+    kind = next((kind for sign, kind in _SIGNS.items() if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(sign)), None)
+    if kind is None and b"\x00" in head:
+        raise SnapshotError(
+            f"{path.name} is of no format known here; write it as FITS, ECSV, HDF5, VOTable, Parquet, CSV or npz"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of units that astropy does not know: an error of ours, if a column needs one
+            if kind == "npz":
+                with np.load(path, allow_pickle=False) as arrays:
+                    return Table({name: arrays[name] for name in arrays.files})
+            return Table.read(path, format=kind or "ascii.csv")
+    except Exception as error:  # noqa: BLE001 - a dozen readers, each with errors of its own
+        reason = " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
+        shown = "CSV" if kind is None else kind.removeprefix("ascii.").upper()
+        raise SnapshotError(f"{path.name} cannot be read as {shown}, which it seems to be: {reason}") from None
+
+
+def mapping(given: Mapping[str, str] | str | None, name: str) -> dict[str, str]:
+    """Return a mapping from some of the six names, also if written as a text.
+
+    Parameters
+    ----------
+    given : mapping, str or None
+        Mapping; or "x=X, vx=VX"; or six texts with commas between them; of units also "kpc, km/s".
+    name : {"columns", "units"}
+        What it is, for the message.
+
+    Raises
+    ------
+    SnapshotError
+        If it is nothing of the kind.
+
+    Examples
+    --------
+    >>> mapping("x=X, vx=VX", "columns")
+    {'x': 'X', 'vx': 'VX'}
+    """
+    if isinstance(given, str):
+        parts = [part.strip() for part in given.split(",") if part.strip()]
+        if all("=" in part for part in parts):
+            given = dict([text.strip() for text in part.split("=", 1)] for part in parts)
+        else:
+            parts = np.repeat(parts, 3).tolist() if name == "units" and len(parts) == 2 else parts
+            given = dict(zip(COLUMNS, parts, strict=True)) if len(parts) == 6 else parts
+    given = {} if given is None else given
+    if not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()):
+        raise SnapshotError(f"{name} must be a mapping such as {{'x': '...'}} with texts for values; got {given!r}")
+    unknown = set(given) - set(COLUMNS)
+    if unknown:
+        raise SnapshotError(f"{name} may speak of {', '.join(COLUMNS)}; got {sorted(map(str, unknown))[0]!r}")
+    return dict(given)
+
+
+def vector(table: Table, names: tuple[str, ...], columns: Mapping[str, str], units: Mapping[str, str]) -> Quantity:
+    """Return three columns as one quantity (n, 3) in the unit of the first; masked values are NaN."""
+    quantities = [_column(table, name, columns.get(name, name), units.get(name)) for name in names]
+    for name, quantity in zip(names, quantities, strict=True):
+        if not quantity.unit.is_equivalent(quantities[0].unit):
+            raise SnapshotError(
+                f"{name} is in {quantity.unit or 'no unit'} and {names[0]} in "
+                f"{quantities[0].unit or 'no unit'}; they must be of one kind"
+            )
+    unit = quantities[0].unit
+    return np.stack([quantity.to_value(unit) for quantity in quantities], axis=1) * unit
+
+
+def _column(table: Table, name: str, wanted: str, stated: str | None) -> Quantity:
+    """Return a column of one real number a row, float64, with the unit of the file or the one stated."""
+    from astropy import units as u
+
+    if wanted not in table.colnames:
+        raise SnapshotError(
+            f"there is no column {wanted!r} for {name} among {', '.join(table.colnames)[:200]}; say which "
+            f"it is with columns={{{name!r}: ...}}"
+        )
+    column = table[wanted]
+    if column.ndim != 1 or column.dtype.kind not in "iuf":
+        raise SnapshotError(
+            f"column {wanted!r} must hold one real number a row; it holds {column.dtype.name} of shape "
+            f"{column.shape[1:]}"
+        )
+    try:
+        unit = None if stated is None else u.dimensionless_unscaled if stated == "1" else u.Unit(stated)
+    except ValueError:
+        raise SnapshotError(f"units has {stated!r} for {name}, which astropy does not know") from None
+    if unit is None and column.unit is None:
+        raise SnapshotError(
+            f"column {wanted!r} has no unit in the file; give it with units={{{name!r}: 'kpc'}}, or "
+            f"'km/s', as the case may be"
+        )
+    if unit is not None and column.unit is not None and unit != column.unit:
+        raise SnapshotError(
+            f"column {wanted!r} is in {column.unit} according to the file and in {stated} according to "
+            "units; leave the wrong one out"
+        )
+    value = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
+    return value * (unit or column.unit)
+
+
+def check_kinds(x: Quantity, v: Quantity) -> None:
+    """Check that there are lengths and velocities, or neither."""
+    from astropy import units as u
+
+    without = [q.unit.is_equivalent(u.dimensionless_unscaled) for q in (x, v)]
+    for quantity, kind, like, first in ((x, "length", u.m, "x"), (v, "velocity", u.m / u.s, "vx")):
+        if not quantity.unit.is_equivalent(like) and not all(without):
+            raise SnapshotError(
+                f"{first} is in {quantity.unit or 'no unit'}, which is no unit of {kind}; right ascension, "
+                "distance and the like must be turned into Cartesian coordinates first"
+            )
