@@ -16,16 +16,17 @@ PACKAGE := $(shell find dfaccel -name '*.py' -o -name '*.mplstyle')
 PAGES := _config.yml _toc.yml notebooks/expected.yml $(wildcard notebooks/results/*.csv) $(shell find book -type f -not -path '*/__pycache__/*')
 STEMS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
 MODELS := hernquist_iso hernquist_aniso hernquist_iso_free hernquist_aniso_free \
-	hernquist_iso_1pct_naive hernquist_iso_1pct hernquist_iso_10pct_naive hernquist_iso_10pct disc
+	hernquist_iso_1pct_naive hernquist_iso_1pct hernquist_iso_10pct_naive hernquist_iso_10pct disc king nfw
 
 # The models that a notebook loads; a notebook not named here loads none.
 LOADS_04_learning_a_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
 LOADS_05_recovering_accelerations := hernquist_iso hernquist_aniso hernquist_iso_free hernquist_aniso_free
-LOADS_06_four_galaxies_four_figures := $(filter-out disc,$(MODELS))
+LOADS_06_four_galaxies_four_figures := $(filter-out disc king nfw,$(MODELS))
 LOADS_07_what_buys_accuracy := hernquist_iso_free hernquist_aniso_free
 LOADS_08_can_you_trust_it := hernquist_iso
 LOADS_09_weighing_the_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
 LOADS_13_what_a_stream_does := disc
+LOADS_14_your_own_stars := king nfw
 
 # The tables of results that a notebook reads.
 READS_06_four_galaxies_four_figures := $(wildcard notebooks/results/published_*.csv)

@@ -7,6 +7,7 @@ table of speeds that galpy itself draws from is too coarse for this purpose (cha
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,9 @@ class Unseen:
     @cached_property
     def _galpy(self) -> tuple[Any, Any, float]:
         """Potential, distribution function and the radius that no star leaves."""
-        from galpy import df, potential  # slow to import
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of compiled parts of galpy that are not used here
+            from galpy import df, potential  # slow to import
 
         if self.name == "king":
             return potential.KingPotential(W0=6.0, M=1.0, rt=1.0), df.kingdf(W0=6.0, M=1.0, rt=1.0), 1.0

@@ -75,11 +75,27 @@ def read_table(path: str | Path) -> Table:
             if kind == "npz":
                 with np.load(path, allow_pickle=False) as arrays:
                     return Table({name: arrays[name] for name in arrays.files})
-            return Table.read(path, format=kind or "ascii.csv")
+            return _parquet(path) if kind == "parquet" else Table.read(path, format=kind or "ascii.csv")
     except Exception as error:  # noqa: BLE001 - a dozen readers, each with errors of its own
         reason = " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
         shown = "CSV" if kind is None else kind.removeprefix("ascii.").upper()
         raise SnapshotError(f"{path.name} cannot be read as {shown}, which it seems to be: {reason}") from None
+
+
+def _parquet(path: Path) -> Table:
+    """Read Parquet, with the units that astropy writes into it, as astropy does but without pandas."""
+    from astropy.table import Table, meta
+    from pyarrow import parquet
+
+    stored = parquet.read_table(path)
+    table = Table({name: stored[name].to_numpy() for name in stored.column_names})
+    for name in [name for name in table.colnames if f"{name}.mask" in table.colnames]:  # as astropy stores a mask
+        table[name] = np.ma.array(table[name], mask=table[f"{name}.mask"])
+    described = (stored.schema.metadata or {}).get(b"table_meta_yaml")
+    if described:
+        for column in meta.get_header_from_yaml(described.decode().splitlines())["datatype"]:
+            table[column["name"]].unit = column.get("unit")
+    return table
 
 
 def mapping(given: Mapping[str, str] | str | None, name: str) -> dict[str, str]:

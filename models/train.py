@@ -2,7 +2,8 @@
 
 Each recipe is complete: its stars are drawn from a seed, its training resumes from ``_build/training/NAME`` if it was
 interrupted, and the finished ensemble is written to ``models/NAME``. A recipe with ``prior`` learns from noisy stars
-that were denoised with that ensemble. One with ``start`` first learns its stars that way, and goes on from there.
+that were denoised with that ensemble. One with ``start`` first learns its stars that way, and goes on from there. One
+with ``n_repeats`` learns a table of stars with units, as chapter 14 does, and is calibrated by as many repetitions.
 """
 
 import argparse
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import dfaccel as da
+from dfaccel import snapshot
+from dfaccel.demonstration import Unseen
 
 ROOT = Path(__file__).parent.parent
 N_STARS = 1_000_000
@@ -41,6 +44,14 @@ DISC = {
     "spec": da.FlowSpec(),
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
+SNAPSHOT = {  # the settings of chapter 14
+    "symmetry": "spherical",
+    "n_flows": 4,
+    "spec": da.FlowSpec(n_transforms=4, hidden_features=32),
+    "config": da.TrainConfig(n_epochs=6, batch_size=500, bootstrap=True),
+    "n_stars": 200_000,
+    "n_repeats": 4,
+}
 
 RECIPES = {
     "hernquist_iso": {"beta": 0.0, "seed": 101, **ADAM},
@@ -52,6 +63,8 @@ RECIPES = {
     "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},
     "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
     "disc": {"seed": 91, **DISC},
+    "king": {"system": Unseen("king"), "seed": 14, **SNAPSHOT},
+    "nfw": {"system": Unseen("nfw"), "seed": 15, **SNAPSHOT},
 }
 N_CANDIDATES = 16  # truths proposed for a noisy star
 
@@ -95,8 +108,37 @@ def train(name: str) -> None:
     da.save(model, ROOT / "models" / name)
 
 
+def learn_snapshot(name: str) -> None:
+    """Train the ensemble of a table of stars, calibrate its errors and write it to ``models/NAME``.
+
+    Parameters
+    ----------
+    name : str
+        Recipe.
+    """
+    recipe = RECIPES[name]
+    options = {key: recipe[key] for key in ("n_flows", "spec", "config", "symmetry")}
+    stars = snapshot.take(recipe["system"].table(recipe["n_stars"], rng=recipe["seed"]))
+
+    def refit(w: np.ndarray, rng: np.random.Generator) -> da.FlowEnsemble:
+        return da.fit(w, rng=rng, **options)
+
+    model = da.fit(stars.w, rng=recipe["seed"], checkpoint=ROOT / "_build/training" / name, **options)
+    calibration = da.calibrate(model, refit, stars.spread(50, rng=[recipe["seed"], 1]), n_stars=recipe["n_stars"],
+                               n_repeats=recipe["n_repeats"], rng=[recipe["seed"], 2])
+    model.metadata |= {
+        "command": f"python models/train.py {name}",
+        "system": {"name": repr(recipe["system"]), "seed": recipe["seed"]},
+        "units": "those of the frame: the median radius, and the root mean square of a velocity component",
+        "frame": stars.frame.to_dict(),
+        "n_repeats": recipe["n_repeats"],
+        "factors": {str(level): calibration.factor(level) for level in (0.68, 0.95)},
+    }
+    da.save(model, ROOT / "models" / name)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="+", choices=RECIPES)
     for chosen in parser.parse_args().name:
-        train(chosen)
+        (learn_snapshot if "n_repeats" in RECIPES[chosen] else train)(chosen)

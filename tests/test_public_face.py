@@ -17,12 +17,12 @@ ROWS = [
     {"checks", "coordinates", "files", "records"},
     {"config", "orbits"},
     {"units", "systems"},
-    {"mcmc", "mocks", "flows"},
-    {"ensemble", "optimizer"},
+    {"demonstration", "mcmc", "mocks", "flows", "tables", "symptoms"},
+    {"ensemble", "optimizer", "snapshot"},
     {"store", "published", "training", "streams"},
     {"design"},
     {"boltzmann"},
-    {"calibration", "components", "divergence", "poisson", "scorecard", "variance"},
+    {"calibration", "components", "divergence", "inspection", "poisson", "report", "scorecard", "variance"},
     {"plots"},
     {"__init__"},
 ]
@@ -87,7 +87,7 @@ def test_names_are_promised_and_few():
 def test_modules_are_small(root):
     sizes = {path.name: len(path.read_text().splitlines()) for _, path in modules(root / "dfaccel")}
     assert max(sizes.values()) <= 450, sizes
-    assert sum(sizes.values()) <= 6000
+    assert sum(sizes.values()) <= 7500  # with the rooms of chapter 14: tables, snapshot, symptoms, inspection, report
 
 
 @pytest.mark.parametrize(
