@@ -1,4 +1,10 @@
-"""Your own stars: a table of positions and velocities with units, taken into plain numbers of order one and centred."""
+"""Your own stars: a table of positions and velocities with units, taken into plain numbers of order one and centred.
+
+>>> from dfaccel.demonstration import Unseen
+>>> taken = take(Unseen("king").table(2000, rng=0))
+>>> taken.w.shape, taken.frame.length.unit.to_string()
+((2000, 6), 'pc')
+"""
 
 from __future__ import annotations
 

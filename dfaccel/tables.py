@@ -135,7 +135,13 @@ def mapping(given: Mapping[str, str] | str | None, name: str) -> dict[str, str]:
 
 
 def vector(table: Table, names: tuple[str, ...], columns: Mapping[str, str], units: Mapping[str, str]) -> Quantity:
-    """Return three columns as one quantity (n, 3) in the unit of the first; masked values are NaN."""
+    """Return three columns as one quantity (n, 3) in the unit of the first; masked values are NaN.
+
+    Raises
+    ------
+    SnapshotError
+        If a column is missing, holds no numbers, or has no unit or one of another kind.
+    """
     quantities = [_column(table, name, columns.get(name, name), units.get(name)) for name in names]
     for name, quantity in zip(names, quantities, strict=True):
         if not quantity.unit.is_equivalent(quantities[0].unit):
@@ -181,7 +187,13 @@ def _column(table: Table, name: str, wanted: str, stated: str | None) -> Quantit
 
 
 def check_kinds(x: Quantity, v: Quantity) -> None:
-    """Check that there are lengths and velocities, or neither."""
+    """Check that there are lengths and velocities, or neither.
+
+    Raises
+    ------
+    SnapshotError
+        If a unit is of another kind.
+    """
     from astropy import units as u
 
     without = [q.unit.is_equivalent(u.dimensionless_unscaled) for q in (x, v)]
