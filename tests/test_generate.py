@@ -283,6 +283,14 @@ def test_the_figures_of_the_site_can_be_made_again_from_the_notebook_beside_them
 
 
 @pytest.mark.site
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_chapter_has_a_short_address(site, stem):
+    page = BeautifulSoup((site / f"{stem[:2]}.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.a["href"] == f"notebooks/{stem}.html"
+    assert (site / page.a["href"]).is_file()
+
+
+@pytest.mark.site
 def test_every_page_of_the_site_says_its_version(site):
     pages = build.pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
     for name in [*pages, "404", "search", "genindex"]:
