@@ -11,12 +11,15 @@
   const short = d3.format(".3~g");
   const whole = d3.format(",.0f");
 
+  let sliders = 0;
+
   /** A native slider with its label and its value in words. */
   function slider(label, last, value, words) {
-    const input = node("input", { type: "range", min: 0, max: last, step: 1, value });
-    const output = node("output");
+    const id = `explorer-${(sliders += 1)}`;
+    const input = node("input", { type: "range", id, min: 0, max: last, step: 1, value });
+    const output = node("output", { for: id });
     const control = {
-      element: node("label", {}, `${label}: `, output, input),
+      element: node("div", {}, node("label", { for: id }, label), ": ", output, input),
       get value() {
         return +input.value;
       },
