@@ -24,7 +24,8 @@
 
   /** A box that scrolls sideways must be reachable by keyboard. */
   function reachable() {
-    for (const box of document.querySelectorAll(".bd-content table, .bd-content div.math, .pst-scrollable-table-container")) {
+    const wide = "table, div.math, mjx-container[display], .pst-scrollable-table-container";
+    for (const box of document.querySelector(".bd-content").querySelectorAll(wide)) {
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
