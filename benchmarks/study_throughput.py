@@ -6,14 +6,14 @@ Both sides take whole epochs of `benchmarks/variance.py plummer` in turn, in thi
 1,024, Adam, clipped gradients, then the loss of the stars held out. Ours trains the 8 initializations of a draw at
 once; the peer is nflows as anyone would use it, one flow after another. Seconds on one thread are those of the
 processor, so that others on the machine do not count; on more threads, which wait for each other, those of the clock.
-The number to expect: at least 1.8 times the epochs per second on 2 cores. The study gains less, as a stack goes on
-until the last of its flows has stopped improving: *of study* counts the epochs in the table of the study, for the peer
-those of each flow and for ours those of the slowest in each stack.
+The number to expect: at least 1.8 times the epochs per second on 2 cores. In the study a flow that has stopped
+improving leaves its stack: *of study* is the ratio for the epochs in the table of the study, with an epoch of a stack
+that has shrunk costing what lies, in proportion, between the stack of 8 and the single flow.
 
 The projection is for the published numbers of flows, 100 for initialization and 50 for data, at 5 fractions and 6
 numbers of stars from 10,000 to 200,000. It takes the measured seconds of a step and of a validation on one thread, and
-the epochs of the table at every number of stars (an assumption); initializations in stacks of 8, draws of the data
-as single flows, each on one core, longest first. The speed of a GPU is an assumption, not a measurement.
+the mean epochs of the table at every number of stars (an assumption); initializations in stacks of 8, draws of the
+data as single flows, each on one core, longest first. The speed of a GPU is an assumption, not a measurement.
 """
 
 import argparse
@@ -130,29 +130,36 @@ def main() -> None:
     stacks = epochs[: len(epochs) // K * K].reshape(-1, K) + design.config.patience
     n_single, n_stack, steps = stacks.mean(), stacks.max(axis=1).mean(), design.n_stars[0] // design.config.batch_size
 
+    def shrinking(stack: float, single: float) -> float:
+        """Return what a stack costs, from the cost of an epoch of a whole one and of a single flow."""
+        each = (stack - single) / (K - 1)
+        return float(n_stack * (single - each) + K * n_single * each)
+
     rows, cost = [], None
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         seconds = measure(design, arguments.rounds, time.process_time if threads == 1 else time.perf_counter)
         ratios = seconds["nflows"].sum(1) / seconds["stack"].sum(1)
+        epoch = {name: np.median(values.sum(1)) for name, values in seconds.items()}
         rows.append({
             "threads": threads, "flows": K,
-            **{f"{name} epochs/s": float(n / np.median(seconds[name].sum(1)))
+            **{f"{name} epochs/s": float(n / epoch[name])
                for name, n in (("stack", K), ("single", 1), ("nflows", K))},
             "ratio": float(np.median(ratios)), "least": float(ratios.min()), "most": float(ratios.max()),
-            "of study": float(np.median(ratios) * n_single / n_stack),
+            "of study": float(n_single * epoch["nflows"] / shrinking(epoch["stack"], epoch["single"])),
         })
         print(", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
         if cost is None:
             cost = {name: np.median(values, axis=0) / (steps, 1) for name, values in seconds.items()}
 
-    def job(way: str, n_epochs: float, n_stars: int) -> float:
-        return float(n_epochs * (n_stars // design.config.batch_size * cost[way][0] + cost[way][1]))
+    def epoch_of(way: str, n_stars: int) -> float:
+        return float(n_stars // design.config.batch_size * cost[way][0] + cost[way][1])
 
     n_stacks = -(-PUBLISHED["initialization"] // K)
     jobs = {
-        "initialization": [job("stack", n_stack, n) for n in SIZES] * FRACTIONS * n_stacks,
-        "data": [job("single", n_single, n) for n in SIZES] * FRACTIONS * PUBLISHED["data"],
+        "initialization": [shrinking(epoch_of("stack", n), epoch_of("single", n)) for n in SIZES]
+        * FRACTIONS * n_stacks,
+        "data": [n_single * epoch_of("single", n) for n in SIZES] * FRACTIONS * PUBLISHED["data"],
     }
     table = projection(jobs, arguments.cores, arguments.gpu)
     print(f"epochs of a flow {n_single:.0f}, of a stack {n_stack:.0f}, from {len(stacks)} stacks")

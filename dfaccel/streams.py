@@ -192,14 +192,16 @@ class Mixture:
         TypeError
             If the system has no distribution function in closed form.
         """
+        w = real(w, "w", 6)
+        if self.fraction == 1:
+            return self.stream.log_df(w)
         if not hasattr(self.system, "log_df"):
             raise TypeError(f"{type(self.system).__name__} has no distribution function in closed form")
-        w = real(w, "w", 6)
         base = self.system.log_df(w)
         if not self.fraction:
             return base
-        rest = -math.inf if self.fraction == 1 else math.log1p(-self.fraction)
-        return namespace(w).logaddexp(base + rest, self.stream.log_df(w) + math.log(self.fraction))
+        stream = self.stream.log_df(w) + math.log(self.fraction)
+        return namespace(w).logaddexp(base + math.log1p(-self.fraction), stream)
 
     def acceleration(self, x: Array) -> Array:
         """Return the acceleration (..., 3) at `x` (..., 3)."""

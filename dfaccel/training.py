@@ -7,7 +7,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -87,14 +87,14 @@ class Run:
         density: Callable[[list, Tensor], Tensor] | None = None,
     ) -> None:
         self.layout, self.config, self.flips, self.seeds = layout, config, flips, seeds
-        self.density = density or layout.log_prob
+        self.density, self.whole = density or layout.log_prob, density is not None
         self.held = held_out.T.contiguous()
         self.y = stars.T.contiguous()
         self.n = self.y.shape[1]
         self.n_steps = self.n // config.batch_size
         if not self.n_steps:
             raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
-        self.stars = self._draws("data", "bootstrap", k, 0) if config.bootstrap else None
+        self.stars = self._draws("data", "bootstrap", range(k), 0) if config.bootstrap else None
         initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
         theta = layout.initial(initial) if density is None else layout.identity(layout.initial(initial))
         self.theta = theta.to(stars.device).requires_grad_()
@@ -106,10 +106,10 @@ class Run:
             "since": [0] * k, "history": [],
         }
 
-    def _draws(self, stream: str, kind: str, k: int, *key: int) -> np.ndarray:
+    def _draws(self, stream: str, kind: str, members: Sequence[int], *key: int) -> np.ndarray:
         """Return integers (k, n), a row of its own for each member: bootstrap draws, batch orders or flips."""
         rows = []
-        for member in range(k):
+        for member in members:
             rng = np.random.default_rng([self.seeds[stream], member, *key])
             if kind == "order":
                 rows.append(rng.permutation(self.n))
@@ -118,12 +118,12 @@ class Run:
         return np.stack(rows).astype(np.int32)
 
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
-        """Yield the batches (K, features, batch_size) of an epoch from step ``start`` on."""
-        k, size = len(self.theta), self.config.batch_size
-        order = self._draws("batches", "order", k, epoch)
+        """Yield the batches (members, features, batch_size) of an epoch from step ``start`` on."""
+        members, size = self.members, self.config.batch_size
+        order = self._draws("batches", "order", members, epoch)
         if self.stars is not None:
-            order = np.take_along_axis(self.stars, order, axis=1)
-        signs = torch.from_numpy(self._draws("batches", "flips", k, epoch, 1)) if len(self.flips) > 1 else None
+            order = np.take_along_axis(self.stars[members], order, axis=1)
+        signs = torch.from_numpy(self._draws("batches", "flips", members, epoch, 1)) if len(self.flips) > 1 else None
         for step in range(start, self.n_steps):
             part = slice(step * size, (step + 1) * size)
             batch = self.y[:, torch.from_numpy(order[:, part].astype(np.int64))].transpose(0, 1)
@@ -132,11 +132,11 @@ class Run:
             yield batch
 
     def step(self, batch: Tensor) -> Tensor:
-        """Take one step and return the loss (K,) before it."""
+        """Take one step and return the loss (members,) before it."""
         total = self.n_steps * self.config.n_epochs
         done = self.progress["epoch"] * self.n_steps + self.progress["step"]
         self.theta.grad = None
-        loss = -self.density(self.layout.networks(self.theta), batch).mean(1)
+        loss = -self.density(self.layout.networks(self._learning()), batch).mean(1)
         loss.sum().backward()
         norm = self.theta.grad.norm(dim=1, keepdim=True)
         if not torch.isfinite(norm).all():
@@ -146,20 +146,37 @@ class Run:
         return loss.detach()
 
     def validate(self) -> list[float]:
-        """Return the held-out loss of each member, and keep the state of those that never did better."""
+        """Return the held-out loss of each member, and keep the state of those that never did better.
+
+        The loss of a member that has run out of patience stays what it was.
+        """
+        members = self.members
         with torch.no_grad():
-            networks, k = self.layout.networks(self.theta), len(self.theta)
-            parts = [self.density(networks, h.expand(k, -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
-        loss = -torch.cat(parts, dim=1).double().mean(1)
+            networks = self.layout.networks(self._learning())
+            parts = [self.density(networks, h.expand(len(members), -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
+        values = (-torch.cat(parts, dim=1).double().mean(1)).tolist()
         least, since = self.progress["best"], self.progress["since"]
-        for member, value in enumerate(loss.tolist()):
+        history = self.progress["history"]
+        loss = list(history[-1]["held_out"]) if history else [math.nan] * len(least)
+        for member, value in zip(members, values, strict=True):
+            loss[member] = value
             if self.finished(member):
                 continue
             since[member] += 1
             if value < least[member]:
                 least[member], since[member] = value, 0
                 self.best[member] = self.theta.detach()[member]
-        return loss.tolist()
+        return loss
+
+    @property
+    def members(self) -> list[int]:
+        """Members that still learn; those that start from a prior, which is one model of all, learn together."""
+        return [member for member in range(len(self.theta)) if self.whole or not self.finished(member)]
+
+    def _learning(self) -> Tensor:
+        """Return the parameters (members, n_parameters) of the members that still learn."""
+        members = self.members
+        return self.theta if len(members) == len(self.theta) else self.theta[members]
 
     def finished(self, member: int) -> bool:
         """Tell whether a member has run out of patience."""
@@ -357,18 +374,20 @@ def train(run: Run, path: Path | None = None, identity: dict | None = None) -> N
                         f"the loss is not finite in epoch {progress['epoch'] + 1}, step {progress['step'] + 1}; "
                         f"last good checkpoint: {good}; a lower learning_rate may help"
                     ) from None
-                progress["running"] = [a + b for a, b in zip(progress["running"], loss.tolist(), strict=True)]
+                for member, value in zip(run.members, loss.tolist(), strict=True):
+                    progress["running"][member] += value
                 progress["step"] += 1
                 bar.update()
                 if progress["step"] % 50 == 0:
-                    mean_loss = sum(progress["running"]) / len(loss) / progress["step"]
-                    bar.set_postfix(epoch=progress["epoch"] + 1, loss=f"{mean_loss:.4f}", refresh=False)
+                    bar.set_postfix(epoch=progress["epoch"] + 1, loss=f"{loss.mean():.4f}", refresh=False)
                 if stop or time.perf_counter() - last_saved > config.checkpoint_seconds:
                     save()
                     last_saved = time.perf_counter()
                 if stop:
                     raise KeyboardInterrupt(f"training stopped; {path or 'no checkpoint was asked for'}")
             train_loss = [s / run.n_steps for s in progress["running"]]
+            for member in set(range(len(train_loss))) - set(run.members):
+                train_loss[member] = progress["history"][-1]["train"][member]
             progress["history"].append({"train": train_loss, "held_out": run.validate()})
             progress |= {"epoch": progress["epoch"] + 1, "step": 0, "running": [0.0] * len(train_loss)}
         save()

@@ -208,6 +208,9 @@ def test_disc_has_no_density():
     assert mixture.sample(1000, rng=1).shape == (1000, 6)
     with pytest.raises(TypeError, match="Disc has no distribution function in closed form"):
         mixture.log_df(np.zeros(6))
+    stream = da.mix(da.Disc(time=1.0), da.Stream(radius=1.5), 1.0)  # nothing of the disc is left
+    w = stream.sample(10, rng=1)
+    np.testing.assert_array_equal(stream.log_df(w), stream.stream.log_df(w))
 
 
 # ---- bad input ----

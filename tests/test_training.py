@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -276,7 +277,8 @@ def test_members_have_their_own_streams(stars):
         assert torch.equal(base.theta, other.theta) == (i != 1)
         assert np.array_equal(base.stars, other.stars) == (i != 0)
         assert torch.equal(base.held, other.held) == (i != 0)
-        assert np.array_equal(base._draws("batches", "order", 3, 0), other._draws("batches", "order", 3, 0)) == (i != 2)
+        orders = [state._draws("batches", "order", range(3), 0) for state in (base, other)]
+        assert np.array_equal(*orders) == (i != 2)
 
 
 def test_an_epoch_shows_each_star_once(stars):
@@ -364,6 +366,23 @@ def test_early_stopping(stars):
     assert 3 <= len(held_out) < 60
     assert (held_out[-2:] >= held_out[:-2].min(axis=0)).all()  # nobody improved in the last two
     assert (held_out[-3] < held_out[:-3].min(axis=0, initial=math.inf)).any()  # somebody did just before
+
+
+def test_members_out_of_patience_are_left_out_and_the_others_go_on_as_if_they_were_not(stars):
+    """Each member of a stack with patience ends as in a stack where nobody has stopped yet."""
+    config = da.TrainConfig(
+        n_epochs=60, batch_size=100, learning_rate=0.03, warmup=0.0, decay=False, held_out=0.3, patience=2
+    )
+    together = fit(stars, n_flows=3, config=config)
+    patient = fit(stars, n_flows=3, config=replace(config, n_epochs=len(together.metadata["history"]), patience=None))
+    ends = []
+    for member in range(3):
+        mine, other = ([epoch["held_out"][member] for epoch in m.metadata["history"]] for m in (together, patient))
+        end = next(i for i in range(len(mine)) if i >= np.argmin(mine[: i + 1]) + 2 or i == len(mine) - 1) + 1
+        ends.append(end)
+        np.testing.assert_allclose(mine[:end], other[:end], rtol=1e-4)
+        assert set(mine[end:]) <= {mine[end - 1]}  # nothing new is learnt
+    assert len(set(ends)) > 1  # else nobody would have been left out
 
 
 def test_learning_rate_warms_up_and_falls_to_zero(stars, monkeypatch):

@@ -84,7 +84,7 @@ def started(design, *group):
 
 def order(run, epoch=0):
     """Order of the batches, a row a member."""
-    return run._draws("batches", "order", len(run.theta), epoch)
+    return run._draws("batches", "order", run.members, epoch)
 
 
 # ---- the table ----
