@@ -86,6 +86,7 @@
   const draw = (place, options) => {
     const width = Math.max(240, Math.min(place.clientWidth || 320, options.width ?? 640));
     const figure = Plot.plot({ ...frame, ...options, width, height: options.square ? width : options.height });
+    for (const part of figure.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label"); // the whole has one
     figure.setAttribute("role", "img");
     place.replaceChildren(figure);
     return figure;
