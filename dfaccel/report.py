@@ -33,7 +33,7 @@ body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse; width: 100%; margin: 0.5rem 0; }
 th, td { text-align: left; vertical-align: top; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #808080; }
 td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; height: auto; background: #fff; }
+img { max-width: min(100%, 32rem); height: auto; background: #fff; }
 caption { text-align: left; font-weight: bold; }
 .flag, .refuse { font-weight: bold; }
 @media print { body { margin: 0; font-size: 9pt; } }"""
