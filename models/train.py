@@ -47,8 +47,8 @@ DISC = {
 SNAPSHOT = {  # the settings of chapter 14
     "symmetry": "spherical",
     "n_flows": 4,
-    "spec": da.FlowSpec(n_transforms=4, hidden_features=32),
-    "config": da.TrainConfig(n_epochs=6, batch_size=500, bootstrap=True),
+    "spec": da.FlowSpec(n_transforms=5, hidden_features=48),
+    "config": da.TrainConfig(n_epochs=12, batch_size=500, bootstrap=True),
     "n_stars": 200_000,
     "n_repeats": 4,
 }
