@@ -25,6 +25,7 @@ LOADS_06_four_galaxies_four_figures := $(filter-out disc king nfw,$(MODELS))
 LOADS_07_what_buys_accuracy := hernquist_iso_free hernquist_aniso_free
 LOADS_08_can_you_trust_it := hernquist_iso
 LOADS_09_weighing_the_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
+LOADS_11_how_far_apart := hernquist_iso hernquist_iso_free
 LOADS_13_what_a_stream_does := disc
 LOADS_14_your_own_stars := king nfw
 
