@@ -108,7 +108,8 @@ def slim_icons(static: Path) -> None:
         font = TTFont(path)
         options = subset.Options(flavor="woff", layout_features=[])
         chosen = subset.Subsetter(options)
-        chosen.populate(unicodes=characters)
+        there = set(font.getBestCmap())
+        chosen.populate(unicodes=characters & there or {min(there)})  # a font without any character is none
         chosen.subset(font)
         subset.save_font(font, path.with_suffix(".woff"), options)
         path.with_suffix(".woff2").unlink(missing_ok=True)
@@ -143,7 +144,7 @@ def plain_tokens(css: str) -> set[str]:
 
 
 def slim_page(page: Path, images: dict[Path, tuple[Path, int, int]], plain: set[str]) -> None:
-    """Rewrite one page: no unused scripts, no markup without effect, figures that load as they come near."""
+    """Rewrite one page: no unused scripts, no markup without effect or meaning, figures that load as they come near."""
 
     def figure(match: re.Match) -> str:
         path = (page.parent / match[1]).resolve()
@@ -158,6 +159,7 @@ def slim_page(page: Path, images: dict[Path, tuple[Path, int, int]], plain: set[
     if page.name != "search.html":
         text = INDEX.sub("", text)
     text = TOKEN.sub(lambda match: match[2] if match[1] in plain else match[0], text)
+    text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # holds no items
     page.write_text(IMAGE.sub(figure, text), encoding="utf-8")
 
 

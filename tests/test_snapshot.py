@@ -381,3 +381,10 @@ def test_the_unseen_systems_are_at_rest_in_the_gravity_they_claim(name):
     np.testing.assert_allclose(there, system.acceleration(np.array([[1.0, 0, 0]])), rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="must be 'king' or 'nfw'"):
         Unseen("hernquist")
+
+
+def test_an_npz_file_with_pickled_objects_is_refused(tmp_path):
+    path = tmp_path / "stars.npz"
+    np.savez(path, x=np.array([object()] * 10))
+    with pytest.raises(SnapshotError, match=r"stars\.npz cannot be read as NPZ"):
+        read(path)

@@ -37,7 +37,8 @@
     const search = document.querySelector("#pst-search-dialog input");
     search?.addEventListener("focus", () => Search.hasIndex() || load("../searchindex.js"), { once: true });
     Promise.resolve(window.MathJax?.startup?.promise).then(reachable);
-    window.addEventListener("resize", reachable);
+    document.fonts.addEventListener("loadingdone", reachable); // their letters may be wider
+    for (const change of ["load", "resize"]) window.addEventListener(change, reachable);
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
