@@ -22,13 +22,19 @@
     places.forEach((place) => watch.observe(place));
   }
 
-  /** A box that scrolls sideways must be reachable by keyboard. */
+  /** A box that scrolls sideways must be reachable by keyboard, whenever it or its letters become wider. */
   function reachable() {
     const wide = "table, div.math, mjx-container[display], .pst-scrollable-table-container";
-    for (const box of document.querySelector(".bd-content").querySelectorAll(wide)) {
-      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
-      else box.removeAttribute("tabindex");
-    }
+    const boxes = [...document.querySelector(".bd-content").querySelectorAll(wide)];
+    const mark = () => {
+      for (const box of boxes) {
+        if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+        else box.removeAttribute("tabindex");
+      }
+    };
+    const sizes = new ResizeObserver(mark);
+    boxes.forEach((box) => sizes.observe(box));
+    document.fonts.addEventListener("loadingdone", mark);
   }
 
   function start() {
@@ -37,8 +43,6 @@
     const search = document.querySelector("#pst-search-dialog input");
     search?.addEventListener("focus", () => Search.hasIndex() || load("../searchindex.js"), { once: true });
     Promise.resolve(window.MathJax?.startup?.promise).then(reachable);
-    document.fonts.addEventListener("loadingdone", reachable); // their letters may be wider
-    for (const change of ["load", "resize"]) window.addEventListener(change, reachable);
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
