@@ -85,6 +85,17 @@ class Design:
 
     def __post_init__(self) -> None:
         """Check the values, and that every cell can be drawn."""
+        for name in ("fractions", "n_stars", "radii"):
+            if np.ndim(getattr(self, name)) != 1:
+                raise TypeError(f"{name} must be a tuple of numbers; got {getattr(self, name)!r}")
+        try:
+            hash(self.system)
+            told = " object at 0x" not in repr(self.system)
+        except TypeError:
+            told = False
+        if not told:
+            raise TypeError("system must be hashable and have a repr that says all about it, as a frozen dataclass of "
+                            f"numbers does; got a {type(self.system).__name__}")
         values = {name: checks.count(getattr(self, name), name)
                   for name in ("n_data", "n_initializations", "n_batches", "n_held_out", "n_test")}
         values["fractions"] = tuple(self.population(fraction).fraction for fraction in self.fractions)
@@ -93,12 +104,13 @@ class Design:
         for name, value in values.items():  # plain numbers, so that equal designs make equal tables
             object.__setattr__(self, name, value)
         for name in ("fractions", "n_stars", "radii"):
-            if len(set(values[name])) < len(values[name]):
-                raise ValueError(f"{name} must differ from one another; got {values[name]}")
+            if len({f"{value:g}" if name == "radii" else value for value in values[name]}) < len(values[name]):
+                raise ValueError(f"{name} must differ from one another, radii in six digits; got {values[name]}")
         if not self.fractions or not self.n_stars:
             raise ValueError("fractions and n_stars must name at least one cell")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
             raise ValueError(f"seed must be an integer, zero or positive; got {self.seed!r}")
+        object.__setattr__(self, "seed", int(self.seed))
         if self.symmetry not in SYMMETRIES:
             raise ValueError(f"symmetry must be one of {', '.join(SYMMETRIES)}; got {self.symmetry!r}")
         for n in self.n_stars:

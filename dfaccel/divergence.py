@@ -10,7 +10,6 @@ from scipy.spatial import cKDTree
 
 from . import checks
 from .boltzmann import DistributionFunction
-from .ensemble import FlowEnsemble
 
 
 class Estimate(NamedTuple):
@@ -28,20 +27,22 @@ class Density(Protocol):
 
 
 def _mean(values: NDArray[np.float64]) -> Estimate:
+    if not np.isfinite(values).all():
+        return Estimate(float(values.mean()), np.inf)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
 def kl_divergence(
-    truth: DistributionFunction, model: FlowEnsemble, *, n: int = 100_000, rng: np.random.Generator | int
+    truth: DistributionFunction, model: Density, *, n: int = 100_000, rng: np.random.Generator | int
 ) -> Estimate:
-    r"""Estimate :math:`\mathrm{KL}(\mathrm{true}\,\|\,\mathrm{flow}) = \langle \ln f - \ln \hat f\rangle_f`, in nats.
+    r"""Estimate :math:`\mathrm{KL}(f\,\|\,\hat f) = \langle \ln f - \ln \hat f\rangle_f`, in nats, with a known truth.
 
     Parameters
     ----------
     truth : system
-        System whose DF is known in closed form.
-    model : FlowEnsemble
-        Learned DF.
+        System, alone or with a stream, whose DF is known in closed form.
+    model : FlowEnsemble or system
+        What has a ``log_prob`` or a ``log_df``.
     n : int
         Number of fresh stars drawn from the truth.
     rng : Generator or int
@@ -50,10 +51,12 @@ def kl_divergence(
     Returns
     -------
     Estimate
-        Value and standard error.
+        Value and standard error; both are infinite if the model excludes a star.
 
     Raises
     ------
+    TypeError
+        If the truth or the model has no density in closed form.
     ValueError
         If ``n`` is not at least 2.
 
@@ -68,8 +71,10 @@ def kl_divergence(
     """
     if checks.count(n, "n") < 2:
         raise ValueError("n must be at least 2 for a standard error; got 1")
+    for density in (truth, model):  # before stars are drawn, which may take long
+        _log_density(density, np.array([[1.0, 0, 0, 0, 0.1, 0]]))
     w = truth.sample(n, rng=rng)
-    return _mean(truth.log_df(w) - model.log_prob(w))
+    return _mean(_log_density(truth, w) - _log_density(model, w))
 
 
 def cross_entropy(model: Density, stars: ArrayLike, *, other: Density | None = None) -> Estimate:
@@ -95,10 +100,12 @@ def cross_entropy(model: Density, stars: ArrayLike, *, other: Density | None = N
     Returns
     -------
     Estimate
-        Value and standard error; the value is infinite if a model excludes a star.
+        Value and standard error; both are infinite if one of the models excludes a star, NaN if both do.
 
     Raises
     ------
+    TypeError
+        If a model has no density in closed form.
     ValueError
         If the stars are not finite, of shape (n, 6), at least two.
 
@@ -117,7 +124,11 @@ def cross_entropy(model: Density, stars: ArrayLike, *, other: Density | None = N
 
 
 def _log_density(model: Density, w: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(model.log_prob(w) if hasattr(model, "log_prob") else model.log_df(w))
+    density = getattr(model, "log_prob", None) or getattr(model, "log_df", None)
+    if density is None:
+        raise TypeError(f"{type(model).__name__} has no density in closed form; compare models of its stars with "
+                        "cross_entropy, or two samples with knn_divergence")
+    return np.asarray(density(w))
 
 
 def knn_divergence(

@@ -8,6 +8,7 @@ nflows, tested, at a fraction of the overhead.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -22,6 +23,7 @@ from . import checks
 
 ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu, "softplus": F.softplus, "tanh": torch.tanh, "relu": F.relu}
 _SCALE_FLOOR = 1e-3  # the constant nflows adds to every scale
+_BUILDING = threading.Lock()  # nflows draws from torch's generator, which all threads share
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class FlowSpec:
         seed : int
             Seed of the initialization.
         """
-        with torch.random.fork_rng(devices=[]):
+        with _BUILDING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reach the GPU's too
             steps = []
             for _ in range(self.n_transforms):

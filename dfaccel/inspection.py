@@ -8,19 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from . import symptoms
 from .boltzmann import Accelerations
-from .coordinates import SYMMETRIES
+from .coordinates import SYMMETRIES, coordinate_map
 from .snapshot import Snapshot, SnapshotError
 from .symptoms import SIGMA, Check, graded
 
-__all__ = ["Inspection", "inspect", "inspect_fit"]
+__all__ = ["Inspection", "inspect", "inspect_fit", "require_counts"]
 
 FEW_STARS = 10_000  # the 1 % radius then holds 100 stars, and the slope of the density there is known to 10 %
 FEW_IN_OCTAVE = 400  # the slope of the density over a factor of two in radius is then known to 5 %
 LEFT_OUT = 0.01  # largest share of the rows that may be missing or repeated
-RESIDUAL, VIRIAL = 0.2, 0.05
+RESIDUAL, VIRIAL, VIRIAL_MOST = 0.2, 0.05, 0.3
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,28 @@ class Inspection:
         """Return a table of the checks."""
         rows = (f"{c.verdict:7}{c.name:18}{c.value:9.3g} (limit {c.limit:.3g})  {c.sentence}" for c in self.checks)
         return "\n".join(rows)
+
+
+def require_counts(**given: tuple[int, int, int]) -> None:
+    """Check settings before long work begins.
+
+    Parameters
+    ----------
+    **given
+        Value, least and most of each.
+
+    Raises
+    ------
+    SnapshotError
+        If one is not a whole number between them.
+
+    Examples
+    --------
+    >>> require_counts(n_flows=(4, 2, 100))
+    """
+    for name, (value, least, most) in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+            raise SnapshotError(f"{name} must be a whole number from {least} to {most}; got {value!r}")
 
 
 def inspect(snapshot: Snapshot, symmetry: str = "none") -> Inspection:
@@ -104,6 +127,8 @@ def inspect(snapshot: Snapshot, symmetry: str = "none") -> Inspection:
         graded("stars per octave", counts.min(), FEW_IN_OCTAVE, "Every factor of two in radius is well filled.",
                f"A factor of two in radius holds {counts.min()} stars, too few for a slope.", least=True),
         *(_rows(name, n, snapshot.n_rows) for name, n in rows),
+        *symptoms.columns(w),
+        _singular(w, symmetry),
         *symptoms.middle(w, r, symmetry),
         symptoms.rotation(w, r, symmetry),
         *symptoms.stationarity(w, r),
@@ -118,6 +143,15 @@ def _rows(name: str, n: int, n_rows: int) -> Check:
     """Return the check of rows that were left out."""
     bad = f"{n} of {n_rows} rows were left out for {name}; more than {LEFT_OUT:.0%} would be a selection of its own."
     return graded(name, n / n_rows, 0.0, f"There are no {name}.", bad, refuse=n / n_rows > LEFT_OUT)
+
+
+def _singular(w: np.ndarray, symmetry: str) -> Check:
+    """Return the check of stars for which the coordinates of the symmetry are not defined."""
+    y, _ = coordinate_map(w[np.linalg.norm(w[:, :3], axis=1) > 0], symmetry).forward(torch.from_numpy(w))
+    n = int((~torch.isfinite(y)).any(1).sum())
+    return graded("coordinates", n, 0, "Every star has a place and a direction of motion.",
+                  f"{n} stars are exactly in the centre, on the axis or at rest, as a central mass may be: remove it.",
+                  refuse=n > 0)
 
 
 def inspect_fit(snapshot: Snapshot, result: Accelerations, at_stars: Accelerations, stars: np.ndarray) -> list[Check]:
@@ -148,7 +182,7 @@ def inspect_fit(snapshot: Snapshot, result: Accelerations, at_stars: Acceleratio
     return [
         graded("attraction", outward, 0.0, "Every acceleration points inwards.",
                f"{outward:.0%} of the accelerations point outwards, as no mass about the centre pulls."),
-        graded("virial theorem", abs(ratio - 1), max(SIGMA * float(error), VIRIAL),
+        graded("virial theorem", abs(ratio - 1), min(max(SIGMA * float(error), VIRIAL), VIRIAL_MOST),
                f"The ratio of -x.a to v squared is {ratio:.3f}, near the 1 of a settled and complete system.",
                f"The ratio of -x.a to v squared is {ratio:.3f}, not 1: stars are missing, or the system is not "
                "settled, not bound, or seen with noise."),

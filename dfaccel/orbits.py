@@ -68,6 +68,8 @@ def integrate(
 
     Raises
     ------
+    TypeError
+        If the field lacks a method.
     ValueError
         If the stars have a wrong shape or are not finite, a number is out of range, or the checkpoint is of another
         integration.
@@ -82,6 +84,8 @@ def integrate(
     """
     w = checks.phase_space(w)
     checks.positive(step, "step")
+    if not (hasattr(field, "acceleration") and hasattr(field, "rate")):
+        raise TypeError(f"field must have acceleration and rate, as MiyamotoNagai has; got {type(field).__name__}")
     if not math.isfinite(time):
         raise ValueError(f"time must be finite; got {time!r}")
     start = torch.from_numpy(w).to(device)

@@ -10,6 +10,7 @@ from html import escape
 from importlib.metadata import version
 from io import BytesIO, StringIO
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,22 +73,24 @@ def claim(folder: str | Path, identity: Mapping) -> Path:
     """
     if not str(folder):
         raise SnapshotError("output must name a new folder for the results; got nothing")
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise SnapshotError(f"output {str(folder)!r} is a file; name a new folder")
-    if (folder / TABLE).exists():
-        raise SnapshotError(f"output {str(folder)!r} already holds results; name a new folder, nothing is overwritten")
-    text = json.dumps(identity, indent=1, sort_keys=True)
-    if (folder / RUN).exists():
-        if (folder / RUN).read_text(encoding="utf-8") != text:
-            raise SnapshotError(
-                f"output {str(folder)!r} holds the beginnings of another run; name a new folder, or "
-                "repeat that run with the parameters in its run.json"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise SnapshotError(f"output {str(folder)!r} is not empty; name a new folder, nothing is overwritten")
-    else:
-        write_files({folder / RUN: text.encode()})
+    folder, text = Path(str(folder)), json.dumps(identity, indent=1, sort_keys=True)
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise SnapshotError(f"output {str(folder)!r} is a file; name a new folder")
+        if (folder / TABLE).exists():
+            raise SnapshotError(f"output {str(folder)!r} already holds results; name a new folder, none is overwritten")
+        if (folder / RUN).exists():
+            if (folder / RUN).read_bytes() != text.encode():
+                raise SnapshotError(
+                    f"output {str(folder)!r} holds the beginnings of another run; name a new folder, or "
+                    "repeat that run with the parameters in its run.json"
+                )
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise SnapshotError(f"output {str(folder)!r} is not empty; name a new folder, nothing is overwritten")
+        else:
+            write_files({folder / RUN: text.encode()})
+    except OSError as error:
+        raise SnapshotError(f"output {str(folder)[:200]!r} cannot be used: {error.strerror}; name another") from None
     return folder
 
 
@@ -108,7 +111,7 @@ def accelerations_table(snapshot: Snapshot, result: Accelerations, factor: float
     QTable
         Columns x, y, z, ax, ay, az, ax_error, ay_error, az_error, n_near, condition, residual and flag: "ok", "few
         stars" where they are too few, "outside" where 1 % of the stars or fewer lie further in or further out, or
-        "undetermined".
+        "undetermined". What they were made from is in ``meta``.
     """
     from astropy.table import QTable
 
@@ -127,6 +130,8 @@ def accelerations_table(snapshot: Snapshot, result: Accelerations, factor: float
     for name in ("n_near", "condition", "residual"):
         table[name] = getattr(result, name)
     table["flag"] = flag
+    table.meta = {"stars": snapshot.name, "sha256": snapshot.sha256, "frame": frame.to_dict(),
+                  "scatter_times": float(factor), "dfaccel": version("dfaccel")}
     return table
 
 
@@ -202,16 +207,18 @@ def deliver(folder: Path, table: QTable, model: FlowEnsemble, html: str) -> None
 
 
 def short_errors() -> None:
-    """Show every `SnapshotError` in this notebook as its one sentence, without a traceback."""
+    """Show what this package says of an input, in this notebook, as its one sentence, without a traceback."""
     from IPython import get_ipython
 
     shell = get_ipython()
     if shell is None:
         return
 
-    def show(shell: Any, kind: type, error: Exception, trace: object, tb_offset: int | None = None) -> list[str]:  # noqa: ARG001
-        line = [f"{kind.__name__}: {error}"]
-        shell._showtraceback(kind, error, line)
-        return line
+    def show(shell: Any, kind: type, error: Exception, trace: Any, tb_offset: int | None = None) -> None:
+        *_, last = walk_tb(trace)
+        if Path(last[0].f_code.co_filename).parent == Path(__file__).parent:
+            shell._showtraceback(kind, error, [f"{kind.__name__}: {error}"])
+        else:  # a mistake in a cell
+            shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
-    shell.set_custom_exc((SnapshotError,), show)
+    shell.set_custom_exc((ValueError, TypeError, FloatingPointError), show)

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from .checks import COLUMNS, MIN_STARS, count
+from .coordinates import coordinate_map
 from .tables import SnapshotError, check_kinds, mapping, read_table, vector
 from .units import Frame
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot", "SnapshotError", "read", "read_table", "take"]
 
-_FAR = 1e8  # median radii or speeds: no star, but a number that stands for "unknown"
+_FAR, _FAST = 1e8, 100.0  # median radii, median speeds: no star, but a number that stands for "unknown"
 _CORE = 0.03  # share of the stars that the core of the centre's weights holds
 _ITERATIONS = 20  # of the centre, which then moves by far less than its error
 
@@ -54,22 +56,31 @@ class Snapshot:
     name: str
     sha256: str
 
-    def points(self, table: Table, columns: Mapping[str, str] | str | None = None) -> np.ndarray:
+    def points(
+        self, table: Table, columns: Mapping[str, str] | str | None = None, symmetry: str = "none"
+    ) -> np.ndarray:
         """Return the positions (m, 3), in the frame, of a table of points in the coordinates of the file.
 
         Parameters
         ----------
         table : Table
-            Points.
+            Points. A column without a unit is in that of the stars.
         columns : mapping or str, optional
-            Names of its columns for x, y and z.
+            Names of its columns for x, y and z, where it has such; else they are x, y and z.
+        symmetry : {"none", "axisymmetric", "spherical"}
+            Symmetry that is going to be assumed.
 
         Raises
         ------
         SnapshotError
-            If a column is missing or has no unit of length.
+            If a column is missing or has no unit of length, or a place is not finite or where the coordinates of the
+            symmetry are singular.
         """
-        x = vector(table, COLUMNS[:3], mapping(columns, "columns"), {})
+        columns = {key: name for key, name in mapping(columns, "columns").items() if name in table.colnames}
+        unit, names = str(self.frame.length.unit) or "1", [columns.get(key, key) for key in COLUMNS[:3]]
+        without = {key: unit for key, name in zip(COLUMNS, names, strict=False)
+                   if name in table.colnames and table[name].unit is None}
+        x = vector(table, COLUMNS[:3], columns, without)
         if not x.unit.is_equivalent(self.frame.length.unit):
             raise SnapshotError(f"the points are in {x.unit}, the stars in {self.frame.length.unit}; give both alike")
         points = self.frame.positions(x)
@@ -78,6 +89,10 @@ class Snapshot:
                 f"the table of points must have finite x, y and z in every row; of its {len(points)} "
                 f"rows {int((~np.isfinite(points)).any(axis=1).sum())} have not"
             )
+        singular = ~torch.isfinite(coordinate_map(self.w, symmetry).position_coordinates(torch.from_numpy(points)))
+        if singular.any():
+            raise SnapshotError(f"row {int(singular.any(1).int().argmax())} of the points is exactly in the centre, or "
+                                "on the axis, where no direction is defined; move it a little")
         return points
 
     def spread(self, n: int, rng: np.random.Generator | int) -> np.ndarray:
@@ -142,7 +157,7 @@ def read(
     (2000, 6)
     """
     table = read_table(path)
-    path = Path(path)
+    path = Path(str(path))
     digest = sha256(path.read_bytes()).hexdigest()
     return take(table, columns, units, centre=centre, name=path.name, digest=digest)
 
@@ -173,8 +188,12 @@ def take(
         As `read`.
     """
     columns, units = mapping(columns, "columns"), mapping(units, "units")
-    if centre not in {"stars", "origin"}:
+    if centre not in ("stars", "origin"):
         raise SnapshotError(f"centre must be 'stars' or 'origin'; got {centre!r}")
+    used = [columns.get(key, key) for key in COLUMNS]
+    twice = next((name for name in used if used.count(name) > 1), None)
+    if twice is not None:
+        raise SnapshotError(f"column {twice!r} cannot stand for two of {', '.join(COLUMNS)}; mend columns")
     x, v = (vector(table, names, columns, units) for names in (COLUMNS[:3], COLUMNS[3:]))
     check_kinds(x, v)
     w = np.hstack([x.value, v.value])
@@ -195,12 +214,13 @@ def take(
         middle = np.concatenate([_middle(w[:, :3]), _middle(w[:, 3:])]) if centre == "stars" else np.zeros(6)
         w = w - middle
         r, speed = np.linalg.norm(w[:, :3], axis=1), np.linalg.norm(w[:, 3:], axis=1)
-        far = ~((r < _FAR * np.median(r)) & (speed < _FAR * np.median(speed)))
-    if far.any():
-        raise SnapshotError(
-            f"row {rows[far.argmax()]} of {name} lies more than {_FAR:.0e} times the median away from "
-            f"the middle, as {int(far.sum())} do; take out numbers that stand for 'unknown'"
-        )
+        far, fast = ~(r < _FAR * np.median(r)), ~(speed < _FAST * np.median(speed))
+    for odd, limit, what in ((far, _FAR, "lies {:.0e} times farther"), (fast, _FAST, "moves {:.0f} times faster")):
+        if odd.any():
+            raise SnapshotError(
+                f"row {rows[odd.argmax()]} of {name} {what.format(limit)} from the middle than half of the stars, or "
+                f"more, as {int(odd.sum())} of them do; take out numbers that stand for 'unknown'"
+            )
     length, velocity = float(np.median(r)), float(np.sqrt((speed**2).mean() / 3))
     frame = Frame(length * x.unit, velocity * v.unit, middle[:3] * x.unit, middle[3:] * v.unit)
     n_finite = int(finite.sum())

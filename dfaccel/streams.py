@@ -232,9 +232,10 @@ def mix(system: Host, stream: Stream, fraction: float) -> Mixture:
     Raises
     ------
     TypeError
-        If the fraction is not a number.
+        If the fraction is not a number, the system lacks what a `Host` needs, or the stream is no `Stream`.
     ValueError
-        If the fraction is outside [0, 1], or the stream is faster than the escape speed at its radius.
+        If the fraction is outside [0, 1], or the stream, with two of its dispersions, is faster than the escape speed
+        at its radius.
 
     Examples
     --------
@@ -248,6 +249,11 @@ def mix(system: Host, stream: Stream, fraction: float) -> Mixture:
         raise TypeError(f"fraction must be a number from 0 to 1; got {fraction!r}") from None
     if not inside:
         raise ValueError(f"fraction must lie in [0, 1]; got {fraction}")
+    missing = [name for name in ("sample", "acceleration", "potential") if not hasattr(system, name)]
+    if missing or not isinstance(stream, Stream):
+        raise TypeError(f"mix needs a system with sample, acceleration and potential, and a Stream; got "
+                        f"{type(system).__name__}{' without ' + ', '.join(missing) if missing else ''} and "
+                        f"{type(stream).__name__}")
     x = torch.tensor([stream.radius, 0.0, 0.0], dtype=torch.float64)
     if stream.speed is None:
         pull = float(system.acceleration(x)[0])
@@ -255,7 +261,7 @@ def mix(system: Host, stream: Stream, fraction: float) -> Mixture:
             raise ValueError(f"there is no circular orbit at radius {stream.radius:g}: gravity does not point inwards")
         stream = replace(stream, speed=math.sqrt(-pull * stream.radius))
     escape = math.sqrt(max(0.0, -2 * float(system.potential(x))))
-    if stream.speed >= escape:
+    if stream.speed + 2 * stream.dispersions[2] >= escape:
         raise ValueError(f"the stream is not bound: its speed is {stream.speed:.4g}, the escape speed at radius "
-                         f"{stream.radius:g} is {escape:.4g}")
+                         f"{stream.radius:g} is {escape:.4g}, and two dispersions {2 * stream.dispersions[2]:.4g}")
     return Mixture(system, stream, float(fraction))

@@ -16,6 +16,7 @@ from .checks import COLUMNS
 SIGMA = 5.0
 CHI2 = {d: float(stats.chi2.isf(2 * stats.norm.sf(SIGMA), d)) for d in (2, 5)}  # as improbable, d degrees of freedom
 DIPOLE, STREAMING, ROTATION, DRIFT, ROUND, BAR, TILT = 0.1, 0.2, 0.5, 0.1, 0.8, 0.1, 20.0  # beyond them: refuse
+SAME, FASTEST, DEPENDENT = 0.01, 10.0, 1e-6  # share of one value; median speeds; least eigenvalue of correlations
 _END = 0.05  # width of the last shell before an edge, relative
 
 
@@ -59,6 +60,27 @@ def _significance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and mean / standard error of the columns of ``values`` (n, d)."""
     mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values))
     return mean, np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
+
+
+def columns(w: np.ndarray) -> list[Check]:
+    """Ask whether the six columns are numbers of their own, as measured: not copies, not rounded, not placeholders."""
+    counts = [np.unique(column, return_counts=True)[1] for column in w.T]
+    same, few = np.array([(n.max() / len(w), 1 - len(n) / len(w)) for n in counts]).T
+    scaled = w - np.median(w, axis=0)
+    scaled = np.clip(scaled / np.maximum(np.median(np.abs(scaled), axis=0), 1e-300), -5, 5)  # not the outermost alone
+    least = float(np.linalg.eigvalsh(np.corrcoef(scaled.T))[0])
+    speed = np.linalg.norm(w[:, 3:], axis=1)
+    fastest = float(speed.max() / np.median(speed))
+    return [
+        graded("one value", same.max(), max(SAME, 5 / len(w)), "No value is repeated throughout a column.",
+               f"{same.max():.0%} of the stars have the same {COLUMNS[same.argmax()]}, as if it stood for 'unknown'."),
+        graded("rounding", few.max(), 0.5, "The columns are as fine as need be.",
+               f"{COLUMNS[few.argmax()]} has {counts[few.argmax()].size} values only: too coarse for slopes."),
+        graded("independence", least, DEPENDENT, "The six columns are independent.",
+               "A column follows from others: these are not six coordinates.", least=True, refuse=least < DEPENDENT),
+        graded("fastest star", fastest, FASTEST, "The fastest star is one of many.",
+               f"The fastest star moves {fastest:.0f} times faster than half of them, or more: an error, or unbound."),
+    ]
 
 
 def middle(w: np.ndarray, r: np.ndarray, symmetry: str) -> list[Check]:

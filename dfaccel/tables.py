@@ -27,6 +27,7 @@ _SIGNS = {
     b"# %ECSV": "ascii.ecsv",
     b"<?xml": "votable",
     b"<VOTABLE": "votable",
+    b"\x1f\x8b": "gzip",
 }
 
 
@@ -55,27 +56,36 @@ def read_table(path: str | Path) -> Table:
     """
     from astropy.table import Table
 
-    path = Path(path)
-    if not path.is_file():
-        raise SnapshotError(f"there is no file {str(path)!r}; give the path of a table of stars")
-    with path.open("rb") as file:
-        head = file.read(64)
+    path = Path(str(path))
+    try:
+        if not path.is_file():
+            raise SnapshotError(f"there is no file {str(path)!r}; give the path of a table of stars")
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise SnapshotError(f"{str(path)[:200]!r} cannot be opened: {error.strerror}") from None
     if not head.strip():
         raise SnapshotError(f"{path.name} is empty; it must hold a table of stars")
     kind = next((kind for sign, kind in _SIGNS.items() if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(sign)), None)
+    if kind == "gzip":
+        raise SnapshotError(f"{path.name} is compressed; unpack it first")
     if kind is None and b"\x00" in head:
         raise SnapshotError(
             f"{path.name} is of no format known here; write it as FITS, ECSV, HDF5, VOTable, Parquet, CSV or npz"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of units that astropy does not know: an error of ours, if a column needs one
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # of units that astropy does not know too: our error, if a column needs one
             if kind == "npz":
                 with np.load(path, allow_pickle=False) as arrays:
-                    return Table({name: arrays[name] for name in arrays.files})
-            return _parquet(path) if kind == "parquet" else Table.read(path, format=kind or "ascii.csv")
+                    return Table({name: arrays[name] for name in arrays.files if arrays[name].ndim})
+            if kind == "parquet":
+                return _parquet(path)
+            encoding = {"encoding": "utf-8-sig"} if kind in (None, "ascii.ecsv") else {}
+            table = Table.read(path, format=kind or "ascii.csv", **encoding)
+        if any("multiple tables" in str(warning.message) for warning in caught):
+            raise ValueError("it holds several tables; write that of the stars to a file of its own")
+        return table
     except Exception as error:  # noqa: BLE001 - a dozen readers, each with errors of its own
         reason = " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
         shown = "CSV" if kind is None else kind.removeprefix("ascii.").upper()
@@ -118,16 +128,18 @@ def mapping(given: Mapping[str, str] | str | None, name: str) -> dict[str, str]:
     >>> mapping("x=X, vx=VX", "columns")
     {'x': 'X', 'vx': 'VX'}
     """
-    if isinstance(given, str):
+    if isinstance(given, str) or given == 1:
+        given = str(given)
         parts = [part.strip() for part in given.split(",") if part.strip()]
         if all("=" in part for part in parts):
             given = dict([text.strip() for text in part.split("=", 1)] for part in parts)
         else:
-            parts = np.repeat(parts, 3).tolist() if name == "units" and len(parts) == 2 else parts
+            if name == "units" and (len(parts) == 2 or parts == ["1"]):
+                parts = np.repeat(parts, 6 // len(parts)).tolist()
             given = dict(zip(COLUMNS, parts, strict=True)) if len(parts) == 6 else parts
     given = {} if given is None else given
     if not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()):
-        raise SnapshotError(f"{name} must be a mapping such as {{'x': '...'}} with texts for values; got {given!r}")
+        raise SnapshotError(f"{name} must be a text such as 'x=..., vx=...', or such a mapping; got {given!r}")
     unknown = set(given) - set(COLUMNS)
     if unknown:
         raise SnapshotError(f"{name} may speak of {', '.join(COLUMNS)}; got {sorted(map(str, unknown))[0]!r}")
@@ -146,8 +158,8 @@ def vector(table: Table, names: tuple[str, ...], columns: Mapping[str, str], uni
     for name, quantity in zip(names, quantities, strict=True):
         if not quantity.unit.is_equivalent(quantities[0].unit):
             raise SnapshotError(
-                f"{name} is in {quantity.unit or 'no unit'} and {names[0]} in "
-                f"{quantities[0].unit or 'no unit'}; they must be of one kind"
+                f"{name} is in {str(quantity.unit) or 'no unit'} and {names[0]} in "
+                f"{str(quantities[0].unit) or 'no unit'}; they must be of one kind"
             )
     unit = quantities[0].unit
     return np.stack([quantity.to_value(unit) for quantity in quantities], axis=1) * unit
@@ -160,7 +172,7 @@ def _column(table: Table, name: str, wanted: str, stated: str | None) -> Quantit
     if wanted not in table.colnames:
         raise SnapshotError(
             f"there is no column {wanted!r} for {name} among {', '.join(table.colnames)[:200]}; say which "
-            f"it is with columns={{{name!r}: ...}}"
+            f"it is with columns, '{name}=...'"
         )
     column = table[wanted]
     if column.ndim != 1 or column.dtype.kind not in "iuf":
@@ -172,18 +184,21 @@ def _column(table: Table, name: str, wanted: str, stated: str | None) -> Quantit
         unit = None if stated is None else u.dimensionless_unscaled if stated == "1" else u.Unit(stated)
     except ValueError:
         raise SnapshotError(f"units has {stated!r} for {name}, which astropy does not know") from None
-    if unit is None and column.unit is None:
+    own, unknown = column.unit, isinstance(column.unit, u.UnrecognizedUnit)
+    if unit is None and (own is None or unknown):
+        what = f"the unit {str(own)!r}, which astropy does not know," if unknown else "no unit"
         raise SnapshotError(
-            f"column {wanted!r} has no unit in the file; give it with units={{{name!r}: 'kpc'}}, or "
-            f"'km/s', as the case may be"
+            f"column {wanted!r} has {what} in the file; give it with units, '{name}=kpc' or '{name}=km/s', as the case "
+            "may be"
         )
-    if unit is not None and column.unit is not None and unit != column.unit:
+    if unit is not None and own is not None and not unknown and unit != own:
         raise SnapshotError(
-            f"column {wanted!r} is in {column.unit} according to the file and in {stated} according to "
-            "units; leave the wrong one out"
+            f"column {wanted!r} is in {own} according to the file and in {stated} according to units; leave that out"
         )
-    value = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
-    return value * (unit or column.unit)
+    unit = own if unit is None else unit
+    if isinstance(unit, u.function.FunctionUnitBase):
+        raise SnapshotError(f"column {wanted!r} is in {unit}, a logarithm; turn it into a plain number with a unit")
+    return np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan) * unit
 
 
 def check_kinds(x: Quantity, v: Quantity) -> None:
@@ -200,6 +215,6 @@ def check_kinds(x: Quantity, v: Quantity) -> None:
     for quantity, kind, like, first in ((x, "length", u.m, "x"), (v, "velocity", u.m / u.s, "vx")):
         if not quantity.unit.is_equivalent(like) and not all(without):
             raise SnapshotError(
-                f"{first} is in {quantity.unit or 'no unit'}, which is no unit of {kind}; right ascension, "
+                f"{first} is in {str(quantity.unit) or 'no unit'}, which is no unit of {kind}; right ascension, "
                 "distance and the like must be turned into Cartesian coordinates first"
             )

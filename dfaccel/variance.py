@@ -136,9 +136,9 @@ def _radial(design: Design, model: FlowEnsemble, key: tuple, data: int, batch: i
 def run(design: Design, store: str | Path, executor: Executor | None = None) -> dict[str, np.ndarray]:
     """Train every flow of a study that is not in its table yet.
 
-    The table is written anew, whole, as soon as the flows of a group are finished: a study killed at any moment loses
-    the groups under way, and goes on when called again. The result is the same whatever the executor and however often
-    it was interrupted.
+    The table is written anew, whole, as soon as the flows of a group (all initializations of a draw) are finished: a
+    study killed at any moment loses the groups under way, and goes on when called again. The result is the same
+    whatever the executor and however often it was interrupted.
 
     Parameters
     ----------
@@ -177,6 +177,7 @@ def run(design: Design, store: str | Path, executor: Executor | None = None) -> 
     """
     store = Path(store)
     rows = _read_rows(store, design) if store.exists() else {}
+    _write_rows(store, design, rows)  # where nothing can be written, it shows before anything is trained
     members = range(design.n_initializations)
     missing = [group for group in design.groups() if any((*group, member) not in rows for member in members)]
     total = sum(1 for _ in design.groups())
@@ -307,10 +308,11 @@ def _parse(store: Path) -> tuple[dict, list[str], list[dict], int]:
     rows = []
     for line in whole[2:]:
         try:
-            values = [kind(item) for kind, item in zip(kinds, line.split(","), strict=True)]
+            row = {name: kind(item) for name, kind, item in zip(names, kinds, line.split(","), strict=True)}
         except ValueError:
             continue
-        rows.append(dict(zip(names, values, strict=True)))
+        if math.isfinite(row.get("held_out", 0.0)):
+            rows.append(row)
     return design, names, rows, len(lines) - 3 - len(rows) + bool(lines[-1])
 
 

@@ -136,7 +136,7 @@ def violations(view, where="html", **options):
 
 
 def settle(view):
-    """Wait until nothing on the page moves: the theme lets the side bars slide, and the text becomes narrower for it."""
+    """Wait until nothing moves: the theme lets the side bars slide, and the text becomes narrower for it."""
     frames = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
     view.evaluate(frames)
     view.evaluate("() => Promise.all(document.getAnimations().map(a => a.finished.catch(() => null)))")

@@ -262,7 +262,8 @@ class SphericalSystem(ABC):
 
     def __repr__(self) -> str:
         """Show the parameters that differ from their defaults."""
-        shown = [f"{f.name}={getattr(self, f.name):g}" for f in fields(self) if getattr(self, f.name) != f.default]
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        shown = [f"{name}={value!r}".removesuffix(".0") for name, value in values.items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,8 +64,10 @@ class MiyamotoNagai:
 
     def _parts(self, x: Array) -> tuple[Array, Array, Array]:
         """Return R^2, s = sqrt(z^2 + b^2) and D^2 = R^2 + (a + s)^2."""
-        big_r2 = x[..., 0] * x[..., 0] + x[..., 1] * x[..., 1]
-        s = (x[..., 2] * x[..., 2] + self.b**2) ** 0.5
+        xp = namespace(x)
+        x0, x1, x2 = xp.moveaxis(x, -1, 0)
+        big_r2 = x0 * x0 + x1 * x1
+        s = xp.sqrt(x2 * x2 + self.b**2)
         q = s + self.a
         return big_r2, s, big_r2 + q * q
 
@@ -79,8 +82,8 @@ class MiyamotoNagai:
         xp = namespace(x)
         inverse = xp.rsqrt(d2) if xp is torch else d2**-0.5
         pull = -self.G * self.mass * inverse * inverse * inverse
-        parts = [pull * x[..., 0], pull * x[..., 1], pull * (1 + self.a / s) * x[..., 2]]
-        return xp.moveaxis(xp.stack(parts, 0), 0, -1)
+        x0, x1, x2 = xp.moveaxis(x, -1, 0)
+        return xp.moveaxis(xp.stack([pull * x0, pull * x1, pull * (1 + self.a / s) * x2], 0), 0, -1)
 
     def density(self, x: Array) -> Array:
         """Return the mass density (...) at positions `x` (..., 3), that of Poisson's equation."""
@@ -126,27 +129,30 @@ class Disc:
     field : MiyamotoNagai
         Potential; the stars have no mass.
     scale
-        Scale length s of the surface density.
+        Scale length s of the surface density, like all lengths in the units of the field's `a` and `b`.
     r_max
         Radius at which the initial disc ends.
     height
         Mean distance of the initial stars from the plane.
     dispersion
-        Radial and vertical dispersions of the initial velocities in units of the circular speed.
+        Radial and vertical dispersions of the initial velocities in units of the circular speed, below one.
     lag
-        How much slower than circular, :math:`\lambda`.
+        How much slower than circular, :math:`\lambda`, below one.
     time
-        For how long orbits are followed.
+        For how long orbits are followed, in units of length over velocity; by default 600 for GM = 1 and a + b = 1.1,
+        and for other fields as many of their orbits, :math:`600\,[(a + b) / 1.1]^{3/2} / \sqrt{GM}`.
 
     Raises
     ------
     TypeError
-        If a parameter is not a number.
+        If a parameter is not a number, or the field another one.
     ValueError
-        If a parameter is not positive.
+        If a parameter is not positive (`dispersion` and `lag` may be zero), or `dispersion` or `lag` not below one.
 
     Notes
     -----
+    Velocities beyond the escape speed, to which large dispersions lead, are drawn again.
+
     After the disc of the public code normalising_flow_uncertainties (github.com/roy-physics), whose radii end at one
     scale length and are drawn from an exponential (a surface density that falls as exp(-R) / R).
 
@@ -162,12 +168,22 @@ class Disc:
     height: float = 0.1
     dispersion: float = 0.05
     lag: float = 0.1
-    time: float = 600.0
+    time: float | None = None
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        for name in ("scale", "r_max", "height", "dispersion", "lag", "time"):
+        if not isinstance(self.field, MiyamotoNagai):
+            raise TypeError(f"field must be a MiyamotoNagai potential; got {type(self.field).__name__}")
+        if self.time is None:
+            dynamical = ((self.field.a + self.field.b) / 1.1) ** 1.5 / math.sqrt(self.field.G * self.field.mass)
+            object.__setattr__(self, "time", 600.0 * dynamical)
+        for name in ("scale", "r_max", "height", "time"):
             object.__setattr__(self, name, positive(getattr(self, name), name))
+        for name in ("dispersion", "lag"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, 0.0 if value == 0 else positive(value, name))
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below one, in units of the circular speed; got {value}")
 
     def initial(self, n: int, rng: np.random.Generator | int) -> NDArray[np.float64]:
         """Draw stars (n, 6) as they are before their orbits are followed."""
@@ -179,11 +195,14 @@ class Disc:
         x = np.stack([big_r * cos, big_r * sin, rng.laplace(0, self.height, n)], axis=-1)
         pull = self.field.acceleration(x)
         speed = np.sqrt(-(x[:, 0] * pull[:, 0] + x[:, 1] * pull[:, 1]))
-        lag, radial, vertical = rng.standard_normal((3, n))
-        v_phi = speed * (1 - self.lag * np.abs(lag))
-        v_r = self.dispersion * speed * radial
-        v_z = self.dispersion * speed * vertical
-        return np.column_stack([x, v_r * cos - v_phi * sin, v_r * sin + v_phi * cos, v_z])
+        escape, deviates = self.escape_speed(x), rng.standard_normal((3, n))
+        while True:
+            v_phi = speed * (1 - self.lag * np.abs(deviates[0]))
+            v_r, v_z = self.dispersion * speed * deviates[1:]
+            unbound = v_phi**2 + v_r**2 + v_z**2 >= escape**2
+            if not unbound.any():
+                return np.column_stack([x, v_r * cos - v_phi * sin, v_r * sin + v_phi * cos, v_z])
+            deviates[:, unbound] = rng.standard_normal((3, int(unbound.sum())))
 
     def sample(
         self,
