@@ -104,8 +104,10 @@ class Design:
         for name, value in values.items():  # plain numbers, so that equal designs make equal tables
             object.__setattr__(self, name, value)
         for name in ("fractions", "n_stars", "radii"):
-            if len({f"{value:g}" if name == "radii" else value for value in values[name]}) < len(values[name]):
-                raise ValueError(f"{name} must differ from one another, radii in six digits; got {values[name]}")
+            if len(set(values[name])) < len(values[name]):
+                raise ValueError(f"{name} must differ from one another; got {values[name]}")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"radii must differ in their first six digits; got {values['radii']}")
         if not self.fractions or not self.n_stars:
             raise ValueError("fractions and n_stars must name at least one cell")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:

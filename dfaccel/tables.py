@@ -188,8 +188,8 @@ def _column(table: Table, name: str, wanted: str, stated: str | None) -> Quantit
     if unit is None and (own is None or unknown):
         what = f"the unit {str(own)!r}, which astropy does not know," if unknown else "no unit"
         raise SnapshotError(
-            f"column {wanted!r} has {what} in the file; give it with units, '{name}=kpc' or '{name}=km/s', as the case "
-            "may be"
+            f"column {wanted!r} has {what} in the file; give it with units, such as "
+            f"'{name}={'km/s' if name.startswith('v') else 'kpc'}'"
         )
     if unit is not None and own is not None and not unknown and unit != own:
         raise SnapshotError(

@@ -351,6 +351,8 @@ def train(run: Run, path: Path | None = None, identity: dict | None = None) -> N
         If it was asked to stop, after a checkpoint.
     """
     progress, config = run.progress, run.config
+    if progress["epoch"] >= config.n_epochs:  # a checkpoint of the end
+        return
     before, started = progress["seconds"], time.perf_counter()
     last_saved = started
 

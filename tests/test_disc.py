@@ -232,6 +232,31 @@ def test_all_stars_are_bound(disc):
     for time in (0.0, 600.0):
         w = disc(time)
         assert (np.linalg.norm(w[:, 3:], axis=1) < da.Disc().escape_speed(w[:, :3])).all()
+    hot = da.Disc(dispersion=0.6)  # one star in thirty would be unbound
+    w = hot.initial(20_000, rng=1)
+    assert (np.linalg.norm(w[:, 3:], axis=1) < hot.escape_speed(w[:, :3])).all()
+
+
+def test_a_larger_or_lighter_disc_is_followed_for_as_many_orbits():
+    assert da.Disc().time == 600.0
+    for field in (da.MiyamotoNagai(a=10.0, b=1.0), da.MiyamotoNagai(mass=1e-3), da.MiyamotoNagai(a=2.0, G=4.3e-6)):
+        orbits = da.Disc(field=field).time * field.circular_speed(field.a + field.b) / (field.a + field.b)
+        assert orbits == pytest.approx(600 * da.MiyamotoNagai().circular_speed(1.1) / 1.1)
+    assert da.Disc(field=field, time=3).time == 3
+
+
+def test_a_cold_disc_is_a_disc_and_a_wrong_field_is_none():
+    disc = da.Disc(dispersion=0, lag=0)
+    _, _, v_r, v_phi, v_z = cylindrical(disc.initial(100, rng=1))
+    np.testing.assert_allclose([v_r, v_z], 0, atol=1e-15)
+    assert (v_phi > 0).all()
+    for name in ("dispersion", "lag"):
+        with pytest.raises(ValueError, match=f"{name} must be below one, in units of the circular speed; got 1.5"):
+            da.Disc(**{name: 1.5})
+    with pytest.raises(TypeError, match="field must be a MiyamotoNagai potential; got Plummer"):
+        da.Disc(field=da.Plummer())
+    with pytest.raises(TypeError, match="field must have acceleration and rate"):
+        integrate(np.ones((1, 6)), da.Plummer(), 1.0)
 
 
 # ---- the disc at rest ----

@@ -48,6 +48,23 @@ def test_of_a_density_from_itself_is_zero():
     assert da.kl_divergence(da.Plummer(), Faster(1.0), n=100, rng=0) == (0, 0)
 
 
+def test_two_closed_forms_are_compared_and_what_has_no_density_is_refused_before_stars_are_drawn():
+    """The sphere with a stream against the sphere, by 5 standard errors; the other way round it is another number."""
+    mixture = da.mix(da.Plummer(), da.Stream(), 0.1)
+    one = da.kl_divergence(mixture, da.Plummer(), n=20_000, rng=0)
+    w = mixture.sample(20_000, rng=1)
+    other = mixture.log_df(w) - da.Plummer().log_df(w)
+    assert abs(one.value - other.mean()) < 5 * one.standard_error * 2**0.5
+    assert abs(da.kl_divergence(da.Plummer(), mixture, n=20_000, rng=0).value - other.mean()) > 10 * one.standard_error
+    for truth, model in ((da.Disc(), da.Plummer()), (da.Plummer(), da.Disc())):
+        with pytest.raises(TypeError, match="Disc has no density in closed form"):
+            da.kl_divergence(truth, model, n=10**9, rng=0)
+    with pytest.raises(TypeError, match="Disc has no distribution function in closed form"):
+        da.kl_divergence(da.mix(da.Disc(), da.Stream(radius=1.5), 0.1), da.Plummer(), n=10**9, rng=0)
+    with pytest.raises(TypeError, match="Disc has no density in closed form"):
+        cross_entropy(da.Disc(), w)
+
+
 def test_standard_error_is_the_scatter_of_repetitions():
     """The standard deviation of 100 repetitions has a relative error of 1/sqrt(200): 5 of them are allowed."""
     estimates = np.array([da.kl_divergence(da.Plummer(), Faster(1.3), n=1000, rng=seed) for seed in range(100)])

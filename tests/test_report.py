@@ -41,6 +41,8 @@ def test_a_folder_is_claimed_once_and_never_overwritten(tmp_path):
         report.claim(tmp_path / "other" / "thesis.tex", {})
     with pytest.raises(SnapshotError, match="must name a new folder"):
         report.claim("", {})
+    with pytest.raises(SnapshotError, match="cannot be used"):
+        report.claim(tmp_path / "other" / "thesis.tex" / "results", {})
 
 
 def test_the_table_has_units_errors_and_flags_and_survives_its_file(tmp_path, ensemble):
@@ -109,6 +111,26 @@ def test_the_template_takes_a_file_and_leaves_results(root, tmp_path):
     assert {"accelerations.ecsv", "model", "report.html", "run.json"} <= left
     assert len(QTable.read(tmp_path / "results" / "accelerations.ecsv")) == TINY["n_places"]
     assert (tmp_path / "my.fits").read_bytes() == before
+    again = papermill(root, tmp_path, snapshot="my.fits", output="more", **TINY | {"n_flows": 1})
+    assert again.stderr.strip().endswith("SnapshotError: n_flows must be a whole number from 2 to 1000; got 1")
+    assert not (tmp_path / "more").exists()
+
+
+def test_an_interrupted_run_repeats_nothing_that_is_trained(root, tmp_path):
+    """The results go, as if the run had died before writing them; the checkpoints of fit and calibration are left."""
+    Unseen("king").table(2000, rng=5).write(tmp_path / "my.fits")
+    assert papermill(root, tmp_path, snapshot="my.fits", output="results", **TINY).returncode == 0
+    folder = tmp_path / "results"
+    first = (folder / "accelerations.ecsv").read_bytes()
+    kept = sorted(folder.rglob("checkpoint.safetensors"))
+    assert len(kept) == 1 + TINY["n_repeats"]
+    times = [path.stat().st_mtime_ns for path in kept]
+    (folder / "accelerations.ecsv").unlink()
+    done = papermill(root, tmp_path, snapshot="my.fits", output="results", **TINY)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "accelerations.ecsv").read_bytes() == first
+    assert sorted(folder.rglob("checkpoint.safetensors")) == kept
+    assert [path.stat().st_mtime_ns for path in kept] == times
 
 
 def test_the_template_refuses_in_one_sentence(root, tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
 import dfaccel as da
@@ -234,8 +235,72 @@ def test_what_is_no_file_or_empty_is_said(tmp_path):
         read(tmp_path / "picture.png")
 
 
+def test_a_unit_unknown_to_astropy_is_said_and_can_be_given(tmp_path):
+    table(stars()).write(tmp_path / "a.fits")
+    with fits.open(tmp_path / "a.fits", mode="update") as file:
+        file[1].header["TUNIT4"] = "KM/S"
+    with pytest.raises(SnapshotError, match="column 'vx' has the unit 'KM/S', which astropy does not know"):
+        read(tmp_path / "a.fits")
+    np.testing.assert_allclose(physical(read(tmp_path / "a.fits", units="vx=km/s")), stars(), rtol=1e-9)
+    logarithmic = table(stars(), UNITS | {"x": "kpc"})
+    with pytest.raises(SnapshotError, match="a logarithm"):
+        take(table(stars(), {}), units=UNITS | {"x": "dex(kpc)"})
+    logarithmic["y"].unit = None
+    with pytest.raises(SnapshotError, match="y=kpc"):
+        take(logarithmic)
+
+
+def test_what_files_may_hide(tmp_path):
+    made = table(stars())
+    made.write(tmp_path / "two.hdf5", path="dark", serialize_meta=True)
+    made.write(tmp_path / "two.hdf5", path="stars", serialize_meta=True, append=True)
+    with pytest.raises(SnapshotError, match="several tables"):
+        read(tmp_path / "two.hdf5")
+    (tmp_path / "a.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    with pytest.raises(SnapshotError, match="is compressed; unpack it"):
+        read(tmp_path / "a.gz")
+    made.write(tmp_path / "a.csv", format="ascii.csv")
+    (tmp_path / "excel.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.csv").read_bytes())
+    np.testing.assert_array_equal(read(tmp_path / "excel.csv", units=UNITS).w, read(tmp_path / "a.csv", units=UNITS).w)
+    with pytest.raises(SnapshotError, match="cannot be opened"):
+        read(tmp_path / ("long" * 100))
+    with pytest.raises(SnapshotError, match="column 'x' cannot stand for two"):
+        take(made, columns="y=x")
+
+
+def test_placeholders_copies_and_rounding_are_noticed():
+    w = da.Plummer().sample(20_000, rng=1)
+    for value, sentence in ((-9999.0, "stand for 'unknown'"), (-20.0, None)):
+        odd = w.copy()
+        odd[:20, 5] = value
+        if sentence:
+            with pytest.raises(SnapshotError, match=sentence):
+                take(table(odd, {}), units="1")
+        else:
+            assert "fastest star" in inspection.inspect(take(table(odd, {}), units="1")).raised
+    cases = {
+        "one value": np.where(np.arange(len(w)) % 5 == 0, 0.0, w[:, 5]),
+        "rounding": np.round(w[:, 5], 1),
+        "independence": w[:, 4] + 1e-9 * w[:, 5],
+    }
+    for name, column in cases.items():
+        assert name in inspection.inspect(take(table(np.column_stack([w[:, :5], column]), {}), units="1")).raised
+    still = np.vstack([w, np.zeros((1, 6))])
+    found = inspection.inspect(take(table(still, {}), units="1", centre="origin"), "spherical")
+    assert found.verdict == "refuse"
+    assert found.raised == ["coordinates"]
+
+
+def test_settings_are_checked_before_long_work():
+    inspection.require_counts(n_flows=(4, 2, 100))
+    for value in (1, 101, 2.0, True, "4"):
+        with pytest.raises(SnapshotError, match="n_flows must be a whole number from 2 to 100"):
+            inspection.require_counts(n_flows=(value, 2, 100))
+
+
 def test_mappings_may_be_texts():
     assert mapping("kpc, km/s", "units") == UNITS
+    assert mapping("1", "units") == mapping(1, "units") == dict.fromkeys(NAMES, "1")
     assert mapping("a,b,c,d,e,f", "columns") == dict(zip(NAMES, "abcdef", strict=True))
     assert mapping(None, "columns") == mapping("", "columns") == {}
     for wrong in ("a, b, c", 3, {"x": 3}, {"radius": "r"}):
@@ -272,6 +337,13 @@ def test_points_are_read_in_the_frame():
     places["x"].unit = "km/s"
     with pytest.raises(SnapshotError, match="of one kind"):
         taken.points(places)
+    plain = Table([[8.0, 9.0], [1.0, 1.0], [-2.0, -2.0]], names=("X", "y", "z"))  # in the unit of the stars
+    expected = taken.frame.positions([[8, 1, -2], [9, 1, -2]] * u.kpc)
+    np.testing.assert_allclose(taken.points(plain, "x=X, vx=U"), expected)
+    at_origin = take(table(stars()), centre="origin")
+    for symmetry, place in (("spherical", [0, 0, 0]), ("axisymmetric", [0, 0, 3])):
+        with pytest.raises(SnapshotError, match="row 0 of the points is exactly in the centre, or on the axis"):
+            at_origin.points(Table([[float(number)] for number in place], names=NAMES[:3]), None, symmetry)
 
 
 # ---- the checks ----

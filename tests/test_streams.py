@@ -247,6 +247,15 @@ def test_bad_fraction(fraction, error):
         da.mix(da.Plummer(), da.Stream(), fraction)
 
 
+def test_what_is_no_system_or_no_stream_is_said_and_a_hot_stream_is_not_bound():
+    with pytest.raises(TypeError, match="got ndarray without sample, acceleration, potential and Stream"):
+        da.mix(np.zeros(3), da.Stream(), 0.1)
+    with pytest.raises(TypeError, match="got Plummer and float"):
+        da.mix(da.Plummer(), 0.1, 0.1)
+    with pytest.raises(ValueError, match="the stream is not bound: its speed is 0.3139"):
+        da.mix(da.Plummer(), da.Stream(dispersions=(0.01, 0.01, 0.3)), 0.1)
+
+
 def test_unbound_stream_is_refused_with_both_speeds():
     """The speeds of the published streams."""
     with pytest.raises(ValueError, match=r"its speed is 0\.5602, the escape speed at radius 10 is 0\.4461"):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
@@ -101,6 +101,39 @@ def test_the_same_table_twice(store, unbroken, trained):
     variance.run(DESIGN, store)  # nothing is left to do
     assert len(trained) == N_GROUPS
     assert store.read_bytes() == unbroken
+
+
+def test_threads_of_one_process_make_the_same_table(store, unbroken):
+    with ThreadPoolExecutor(4) as executor:  # they share torch's generator
+        variance.run(DESIGN, store, executor)
+    assert store.read_bytes() == unbroken
+
+
+def test_systems_of_your_own_must_be_told_apart():
+    class Own:
+        def sample(self, n, rng): ...
+        def acceleration(self, x): ...
+        def potential(self, x): ...
+
+    with pytest.raises(TypeError, match="system must be hashable and have a repr that says all about it"):
+        Design(Own())
+    assert Design(da.Plummer(mass=1234567.8)).to_dict() != Design(da.Plummer(mass=1234567.9)).to_dict()
+    with pytest.raises(TypeError, match=r"fractions must be a tuple of numbers; got 0\.1"):
+        Design(da.Plummer(), fractions=0.1)
+    with pytest.raises(ValueError, match="radii must differ in their first six digits"):
+        Design(da.Plummer(), radii=(1.0, 1.0000001))
+    assert Design(da.Plummer(), seed=np.int64(3)) == Design(da.Plummer(), seed=3)
+
+
+def test_a_loss_that_is_no_number_is_a_damaged_row(store, unbroken, trained):
+    lines = unbroken.decode().splitlines(keepends=True)
+    row = lines[4].split(",")
+    lines[4] = ",".join([*row[:6], "nan", *row[7:]])
+    store.write_text("".join(lines))
+    with pytest.warns(UserWarning, match=r"damaged rows \(1\)"):
+        variance.run(DESIGN, store)
+    assert store.read_bytes() == unbroken
+    assert len(trained) == 1
 
 
 def test_another_seed_is_another_table(store, unbroken):
@@ -231,7 +264,7 @@ def test_killed_at_any_moment(store, unbroken):
     """With SIGKILL, at a moment nobody chose, while the table is also written all the time."""
     with subprocess.Popen([sys.executable, "-c", VICTIM, str(store)]) as process:
         deadline = time.monotonic() + 120
-        while not store.exists():
+        while not (store.exists() and store.read_bytes().count(b"\n") > 2):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -372,9 +405,9 @@ def at_first_row(monkeypatch):
     """Do something once, when the first group is kept."""
     acts, original = [], variance._write_rows
 
-    def write(*arguments):
-        original(*arguments)
-        if acts:
+    def write(store, design, rows):
+        original(store, design, rows)
+        if acts and rows:
             acts.pop()()
 
     monkeypatch.setattr(variance, "_write_rows", write)
