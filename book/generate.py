@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dfaccel.records import MIME_TYPE, Outcome, check
 
-BENCHMARKS = ("accuracy", "sampling", "study", "throughput")
+BENCHMARKS = ("accuracy", "sampling", "orbits", "study", "throughput")
 TIME_LINE = re.compile(r"^\*\*Time to run\*\*:.*$", re.MULTILINE)
 
 

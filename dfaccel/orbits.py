@@ -116,6 +116,7 @@ def integrate(
     return end.cpu().numpy()
 
 
+@torch.inference_mode()
 def _follow(w: Tensor, field: Field, dt: float, n: int) -> Tensor:
     """Take n steps of dt."""
     x, v = (part.T.contiguous().T for part in (w[:, :3], w[:, 3:]))  # in memory coordinate by coordinate: much faster

@@ -82,8 +82,9 @@ class MiyamotoNagai:
         xp = namespace(x)
         inverse = xp.rsqrt(d2) if xp is torch else d2**-0.5
         pull = -self.G * self.mass * inverse * inverse * inverse
-        x0, x1, x2 = xp.moveaxis(x, -1, 0)
-        return xp.moveaxis(xp.stack([pull * x0, pull * x1, pull * (1 + self.a / s) * x2], 0), 0, -1)
+        parts = xp.moveaxis(x, -1, 0) * pull
+        parts[2] = pull * (1 + self.a / s) * x[..., 2]
+        return xp.moveaxis(parts, 0, -1)
 
     def density(self, x: Array) -> Array:
         """Return the mass density (...) at positions `x` (..., 3), that of Poisson's equation."""
