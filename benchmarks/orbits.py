@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stars", type=int, default=262_144, help="that ours follows")
     parser.add_argument("--galpy-stars", type=int, default=1000, help="that galpy follows, the first of them")
-    parser.add_argument("--steps", type=float, nargs="+", default=[0.3, 0.5], help="our time steps; 0.5 is the default of integrate")
+    parser.add_argument("--steps", type=float, nargs="+", default=[0.3, 0.5], help="our time steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--million", action="store_true", help="measure a million stars on two cores")
     parser.add_argument("--seed", type=int, default=0)

@@ -83,13 +83,13 @@ def read_table(path: str | Path) -> Table:
                 return _parquet(path)
             encoding = {"encoding": "utf-8-sig"} if kind in (None, "ascii.ecsv") else {}
             table = Table.read(path, format=kind or "ascii.csv", **encoding)
-        if any("multiple tables" in str(warning.message) for warning in caught):
-            raise ValueError("it holds several tables; write that of the stars to a file of its own")
-        return table
     except Exception as error:  # noqa: BLE001 - a dozen readers, each with errors of its own
         reason = " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
         shown = "CSV" if kind is None else kind.removeprefix("ascii.").upper()
         raise SnapshotError(f"{path.name} cannot be read as {shown}, which it seems to be: {reason}") from None
+    if any("multiple tables" in str(warning.message) for warning in caught):
+        raise SnapshotError(f"{path.name} holds several tables; write that of the stars to a file of its own")
+    return table
 
 
 def _parquet(path: Path) -> Table:
