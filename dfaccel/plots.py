@@ -152,7 +152,8 @@ def explorer(name: str, data: dict, label: str, *, digits: int = 4) -> Explorer:
     attributes = {"data-name": name, "data-colours": " ".join(COLOURS), "role": "group", "aria-label": label}
     written = " ".join(f'{key}="{html.escape(value)}"' for key, value in attributes.items())
     script = f'<script type="application/json">{text}</script>'
-    return Explorer(name, f'<div class="explorer" {written} hidden>{script}</div>')
+    elsewhere = '<p class="explorer-elsewhere">The interactive figure is part of the built page.</p>'
+    return Explorer(name, f'<div class="explorer" {written} hidden>{script}</div>{elsewhere}')
 
 
 def _plain(data: object, digits: int) -> object:

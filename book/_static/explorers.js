@@ -152,6 +152,7 @@
           square: true,
           width: 340,
           margin: 8,
+          marginBottom: 8,
           x: { domain: [-edge, edge], axis: null },
           y: { domain: [-edge, edge], axis: null },
           marks: [
@@ -202,7 +203,7 @@
         return (
           `At ${short(radii[i])} scale radii, ${angles[j]}°: true acceleration ${short(data.pull[i])}, recovered inward ` +
           `${short(data.pull[i] * (1 - outward))}; error in the plane ${percent(Math.hypot(outward, around), 2)}, ` +
-          `estimated ${percent(Math.sqrt(vrr + vpp), 2)}.`
+          `scatter over members ${percent(Math.sqrt(vrr + vpp), 2)}.`
         );
       };
     },
