@@ -175,7 +175,7 @@ def test_the_page_is_clean_light_and_accessible(visit, axe, page_name):
     settle(view)
     assert violations(view, runOnly=["color-contrast", "link-in-text-block"]) == []
     tiles = (
-        "() => [...document.querySelectorAll('main div.cell_output img')]"
+        "() => [...document.querySelectorAll('main div.cell_output img, main div.cell_output .text_html')]"
         ".map(i => getComputedStyle(i).backgroundColor).filter(c => c !== 'rgba(0, 0, 0, 0)')"
     )
     assert view.evaluate(tiles) == []
