@@ -70,7 +70,7 @@ def printed(browser: Browser, address: str) -> tuple[str, PdfReader]:
     page.evaluate("() => window.MathJax?.startup?.promise")
     page.evaluate("() => { for (const image of document.images) image.loading = 'eager'; }")
     page.wait_for_function("() => [...document.images].every(image => image.complete)")
-    title = page.locator("main h1").first.inner_text().removesuffix("#").strip()
+    title = page.locator("main .bd-article h1").first.inner_text().removesuffix("#").strip()
     sheets = PdfReader(io.BytesIO(page.pdf(**PAPER, tagged=True)))
     page.close()
     return title, sheets
