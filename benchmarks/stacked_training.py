@@ -17,7 +17,7 @@ import torch
 import dfaccel as da
 from dfaccel.coordinates import coordinate_map
 from dfaccel.flows import Layout
-from dfaccel.training import Run
+from dfaccel.run import Run
 
 
 def main() -> None:

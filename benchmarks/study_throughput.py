@@ -29,7 +29,7 @@ from table import write_table
 import dfaccel as da
 from dfaccel import variance
 from dfaccel.flows import Layout
-from dfaccel.training import Run
+from dfaccel.run import Run
 
 K, FRACTIONS, SIZES = 8, 5, (10_000, 25_000, 50_000, 75_000, 150_000, 200_000)
 PUBLISHED = {"initialization": 100, "data": 50}

@@ -38,6 +38,20 @@ def checksum(*arrays: np.ndarray | Tensor | str) -> str:
     return digest.hexdigest()
 
 
+def difference(name: str, there: object, here: object) -> str:
+    """Say how two values differ, naming only the first key that does.
+
+    Examples
+    --------
+    >>> difference("spec", {"width": 8, "depth": 2}, {"width": 9, "depth": 2})
+    'its spec width is 8, here it is 9'
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        key = next(k for k in {**here, **there} if there.get(k) != here.get(k))
+        return difference(f"{name} {key}", there.get(key), here.get(key))
+    return f"its {name} is {there!r}, here it is {here!r}"
+
+
 def write_files(files: dict[Path, bytes]) -> None:
     """Write files whole or not at all: temporary names, flush to disk, then rename.
 

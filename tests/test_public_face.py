@@ -19,9 +19,9 @@ ROWS = [
     {"units", "systems"},
     {"demonstration", "mcmc", "mocks", "flows", "tables", "symptoms"},
     {"ensemble", "optimizer", "snapshot"},
-    {"store", "published", "training", "streams"},
-    {"design"},
-    {"boltzmann"},
+    {"store", "published", "run", "streams"},
+    {"design", "training"},
+    {"boltzmann", "study"},
     {"calibration", "components", "divergence", "inspection", "poisson", "report", "scorecard", "variance"},
     {"plots"},
     {"__init__"},
@@ -86,7 +86,7 @@ def test_names_are_promised_and_few():
 
 def test_modules_are_small(root):
     sizes = {path.name: len(path.read_text().splitlines()) for _, path in modules(root / "dfaccel")}
-    assert max(sizes.values()) <= 450, sizes
+    assert max(sizes.values()) <= 360, sizes
     assert sum(sizes.values()) <= 7500  # with the rooms of chapter 14: tables, snapshot, symptoms, inspection, report
 
 

@@ -251,9 +251,9 @@ from dfaccel.variance import Design
 design, store, original = {SMALL}, Path(sys.argv[1]), variance.train_group
 def train_group(*group):
     rows = original(*group)
-    there = variance._read_rows(store, design) if store.exists() else {{}}
+    there = variance.read_rows(store, design) if store.exists() else {{}}
     for _ in range(50):
-        variance._write_rows(store, design, there)
+        variance.write_rows(store, design, there)
     return rows
 variance.train_group = train_group
 variance.run(design, store)
@@ -403,14 +403,14 @@ class Here(Executor):
 @pytest.fixture
 def at_first_row(monkeypatch):
     """Do something once, when the first group is kept."""
-    acts, original = [], variance._write_rows
+    acts, original = [], variance.write_rows
 
     def write(store, design, rows):
         original(store, design, rows)
         if acts and rows:
             acts.pop()()
 
-    monkeypatch.setattr(variance, "_write_rows", write)
+    monkeypatch.setattr(variance, "write_rows", write)
     return acts.append
 
 
