@@ -10,7 +10,7 @@ Time is that of the processor, for the machine may be shared, of one thread for 
 galpy, whose cost per orbit does not depend on their number; errors are those of the stars both follow.
 The table ends with the seconds for a million stars on two cores: measured, a process on each, with --million, otherwise
 as follows from the rate.
-The numbers to expect: eight to twelve times as fast as galpy's fastest integrator, more where errors are large; which
+The numbers to expect: ten to fifteen times as fast as galpy's fastest integrator, more where errors are large; which
 one it is depends on the error. Stars are followed in blocks, all with the steps of the neediest: with fewer stars than
 here, blocks are more mixed and ours is slower. 1e6 stars take about a minute at a step of 0.3.
 All takes a few minutes on one core.
