@@ -308,7 +308,8 @@ def test_the_book_is_printed_into_one_file_with_bookmarks_and_inner_links(tmp_pa
     import pdf
 
     (tmp_path / "book").mkdir()
-    page = "<!DOCTYPE html><html lang='en'><title>x</title><main><h1>{}<a href='#h'>#</a></h1>{}</main></html>"
+    page = "<!DOCTYPE html><html lang='en'><title>x</title><main><div class='bd-article'>{}</div></main></html>"
+    page = page.format("<h1>{}<a href='#h'>#</a></h1>{}")
     links = "<a href='two.html#part'>two</a> <a href='../_sources/x.ipynb'>x</a> <a href='https://example.org/'>out</a>"
     part = "<p id='part' style='break-before: page'>more</p><a href='#part'>up</a>"  # the same name on both
     (tmp_path / "book" / "one.html").write_text(page.format("First", links + part))
