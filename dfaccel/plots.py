@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.legend import Legend
 
-GREY = "#808080"
-"""Colour of text, axes and reference lines: contrast near 4:1 against both white and near-black."""
+GREY = "#767676"
+"""Colour of text, axes and reference lines: contrast 4.5:1 against white; the dark page brightens its figures."""
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
 """Okabe and Ito's colour-blind-safe palette, in the order of the style's colour cycle."""
@@ -34,7 +34,7 @@ def use_style() -> None:
     >>> import matplotlib as mpl
     >>> use_style()
     >>> mpl.rcParams["axes.edgecolor"]
-    '#808080'
+    '#767676'
     """
     with as_file(files("dfaccel") / "dfaccel.mplstyle") as path:
         plt.style.use(path)

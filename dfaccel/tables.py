@@ -41,7 +41,8 @@ def read_table(path: str | Path) -> Table:
     Parameters
     ----------
     path : str or Path
-        FITS, ECSV, VOTable, HDF5, Parquet, CSV or npz.
+        FITS, ECSV, VOTable, HDF5, Parquet, CSV or npz. A column ``pos`` of vectors comes as ``pos[0]``, ``pos[1]``
+        and so on.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def read_table(path: str | Path) -> Table:
             warnings.simplefilter("always")  # of units that astropy does not know too: our error, if a column needs one
             if kind == "npz":
                 with np.load(path, allow_pickle=False) as arrays:
-                    return Table({name: arrays[name] for name in arrays.files if arrays[name].ndim})
+                    return _flat(Table({name: arrays[name] for name in arrays.files if arrays[name].ndim}))
             if kind == "parquet":
                 return _parquet(path)
             encoding = {"encoding": "utf-8-sig"} if kind in (None, "ascii.ecsv") else {}
@@ -89,6 +90,15 @@ def read_table(path: str | Path) -> Table:
         raise SnapshotError(f"{path.name} cannot be read as {shown}, which it seems to be: {reason}") from None
     if any("multiple tables" in str(warning.message) for warning in caught):
         raise SnapshotError(f"{path.name} holds several tables; write that of the stars to a file of its own")
+    return _flat(table)
+
+
+def _flat(table: Table) -> Table:
+    """Take each column of vectors (n, k) apart into k columns, named such as ``pos[0]``."""
+    for name in [name for name in table.colnames if table[name].ndim == 2 and table[name].shape[1] <= len(COLUMNS)]:
+        for k in range(table[name].shape[1]):
+            table[f"{name}[{k}]"] = table[name][:, k]
+        table.remove_column(name)
     return table
 
 

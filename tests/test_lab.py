@@ -1,4 +1,4 @@
-"""A chapter in a real JupyterLab: opened in a browser, run from top to bottom, its figures and directives seen."""
+"""A chapter in a real JupyterLab: opened in a browser, run, its figures and directives seen, its sliders moved."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTER = "01_stars_and_gravity"
+CHAPTER = "12_data_or_network"
 NOTE = "Rendered by the MyST extension"
+IDLE = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+SAID = """before => {
+    const said = document.querySelector('.widget-interact .jp-OutputArea-output pre')?.innerText ?? '';
+    return said.includes('of the variance') && said !== before;
+}"""
 PATIENCE = 900_000  # milliseconds; seconds are enough on a machine that does nothing else
 
 
@@ -37,6 +42,7 @@ def folder(tmp_path_factory):
     notebook["cells"].insert(0, note)
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "results").symlink_to(ROOT / "notebooks" / "results")
     (folder / "notebooks" / f"{CHAPTER}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     return folder
 
@@ -100,6 +106,12 @@ def saved(path, seconds=PATIENCE / 1000):
     return pytest.fail("the notebook was not saved with all of its cells run")
 
 
+def move(page, sliders):
+    """Move the first slider by a step, from the keyboard."""
+    sliders.locator(".noUi-handle").first.focus()
+    page.keyboard.press("ArrowLeft")
+
+
 @pytest.mark.browser
 def test_a_chapter_runs_in_jupyterlab(lab, folder):
     from playwright.sync_api import sync_playwright
@@ -110,7 +122,7 @@ def test_a_chapter_runs_in_jupyterlab(lab, folder):
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/notebooks/{CHAPTER}.ipynb")
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for()  # the kernel is there
+        page.locator(IDLE).first.wait_for()  # the kernel is there
 
         note = page.locator(".jp-MarkdownCell aside", has_text=NOTE)  # without the extension: a block of code
         note.first.wait_for()
@@ -121,6 +133,7 @@ def test_a_chapter_runs_in_jupyterlab(lab, folder):
             [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]
             .every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""  # folded cells have no number
         page.wait_for_function(ended)
+        page.locator(IDLE).first.wait_for()
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
@@ -135,4 +148,12 @@ def test_a_chapter_runs_in_jupyterlab(lab, folder):
         assert figures.evaluate_all("images => Promise.all(images.map(image => image.decode())).then(() => true)")
         figures.first.scroll_into_view_if_needed()
         assert figures.first.bounding_box()["width"] > 100
+
+        sliders = page.locator(".widget-interact")
+        said = sliders.locator(".jp-OutputArea-output pre")
+        assert "of the variance" in said.inner_text()
+        for change in (lambda: sliders.locator("select").select_option(index=1), lambda: move(page, sliders)):
+            before = said.inner_text()
+            change()
+            page.wait_for_function(SAID, arg=before)
         browser.close()

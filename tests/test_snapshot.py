@@ -308,6 +308,21 @@ def test_mappings_may_be_texts():
             mapping(wrong, "columns")
 
 
+@pytest.mark.parametrize("end", ["npz", "fits", "ecsv", "hdf5"])
+def test_columns_may_hold_vectors(end, tmp_path):
+    w, path = stars(), tmp_path / f"vectors.{end}"
+    made = Table({"pos": w[:, :3] * u.kpc, "vel": w[:, 3:] * u.km / u.s, "id": np.arange(len(w))})
+    if end == "npz":
+        np.savez(path, pos=w[:, :3], vel=w[:, 3:])
+    else:
+        made.write(path, **({"path": "stars", "serialize_meta": True} if end == "hdf5" else {}))
+    names = "pos[0], pos[1], pos[2], vel[0], vel[1], vel[2]"
+    taken = read(path, names, "kpc, km/s" if end == "npz" else None)
+    assert np.allclose(taken.w, take(table(w, UNITS)).w, rtol=1e-12, atol=1e-12)
+    with pytest.raises(SnapshotError, match=r"no column 'x' for x among .*pos\[0\]"):
+        read(path)
+
+
 def test_simulations_without_units_keep_none():
     taken = take(table(stars(), {}), units="1, 1")
     assert taken.frame.acceleration.unit == u.dimensionless_unscaled
