@@ -154,7 +154,8 @@ def reference(outcome: Outcome) -> str:
         return f"at most {high:.4g}"
     if math.isinf(high):
         return f"at least {low:.4g}"
-    return f"{(low + high) / 2:.5g} ± {(high - low) / 2:.2g}"
+    middle, half = (low + high) / 2, (high - low) / 2
+    return f"{low:.4g} to {high:.4g}" if half > abs(middle) / 4 and middle else f"{middle:.5g} ± {half:.2g}"
 
 
 def recorded(notebook: dict) -> dict[str, str]:
