@@ -7,6 +7,7 @@ with ``n_repeats`` learns a table of stars with units, as chapter 14 does, and i
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,7 @@ def learn_snapshot(name: str) -> None:
         return da.fit(w, rng=rng, **options)
 
     model = da.fit(stars.w, rng=recipe["seed"], checkpoint=ROOT / "_build/training" / name, **options)
+    started = time.perf_counter()
     calibration = da.calibrate(model, refit, stars.spread(50, rng=[recipe["seed"], 1]), n_stars=recipe["n_stars"],
                                n_repeats=recipe["n_repeats"], rng=[recipe["seed"], 2])
     model.metadata |= {
@@ -132,6 +134,7 @@ def learn_snapshot(name: str) -> None:
         "units": "those of the frame: the median radius, and the root mean square of a velocity component",
         "frame": stars.frame.to_dict(),
         "n_repeats": recipe["n_repeats"],
+        "calibration_seconds": round(time.perf_counter() - started, 1),
         "factors": {str(level): calibration.factor(level) for level in (0.68, 0.95)},
     }
     da.save(model, ROOT / "models" / name)
