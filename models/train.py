@@ -51,7 +51,7 @@ SNAPSHOT = {  # the settings of chapter 14
     "spec": da.FlowSpec(n_transforms=5, hidden_features=48),
     "config": da.TrainConfig(n_epochs=12, batch_size=500, bootstrap=True),
     "n_stars": 200_000,
-    "n_repeats": 2,
+    "n_repeats": 3,
 }
 
 RECIPES = {
