@@ -79,11 +79,12 @@ def read_table(path: str | Path) -> Table:
             warnings.simplefilter("always")  # of units that astropy does not know too: our error, if a column needs one
             if kind == "npz":
                 with np.load(path, allow_pickle=False) as arrays:
-                    return _flat(Table({name: arrays[name] for name in arrays.files if arrays[name].ndim}))
-            if kind == "parquet":
-                return _parquet(path)
-            encoding = {"encoding": "utf-8-sig"} if kind in (None, "ascii.ecsv") else {}
-            table = Table.read(path, format=kind or "ascii.csv", **encoding)
+                    table = Table({name: arrays[name] for name in arrays.files if arrays[name].ndim})
+            elif kind == "parquet":
+                table = _parquet(path)
+            else:
+                encoding = {"encoding": "utf-8-sig"} if kind in (None, "ascii.ecsv") else {}
+                table = Table.read(path, format=kind or "ascii.csv", **encoding)
     except Exception as error:  # noqa: BLE001 - a dozen readers, each with errors of its own
         reason = " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
         shown = "CSV" if kind is None else kind.removeprefix("ascii.").upper()
