@@ -46,6 +46,10 @@ def test_links_and_images_inside_the_site_resolve(page):
     assert not broken
 
 
+def test_tables_are_tables(page):
+    assert not [text for tag in parse(page).find_all("p") if (text := tag.get_text()).lstrip().startswith("|")]
+
+
 def test_nothing_is_loaded_from_elsewhere(page):
     tags = [tag for tag in parse(page).find_all(["script", "img", "link", "iframe"]) if tag.get("rel") != ["canonical"]]
     loaded = [tag.get("src") or tag.get("href") or "" for tag in tags]
