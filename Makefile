@@ -34,6 +34,7 @@ READS_06_four_galaxies_four_figures := $(wildcard notebooks/results/published_*.
 READS_07_what_buys_accuracy := notebooks/results/ablation.csv notebooks/results/error_grid.csv
 READS_08_can_you_trust_it := notebooks/results/coverage.csv
 READS_12_data_or_network := $(wildcard notebooks/results/variance_*.csv)
+READS_14_your_own_stars := notebooks/results/own_stars.csv
 
 # Inherited by every notebook, test and build. Two notebooks run at once, so each keeps to its own core.
 export OMP_NUM_THREADS := $(THREADS)

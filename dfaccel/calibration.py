@@ -9,8 +9,11 @@ bootstrap; Efron & Tibshirani 1993, chapter 6).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,6 +21,7 @@ from tqdm.auto import tqdm
 from . import checks
 from .boltzmann import Accelerations, accelerations
 from .ensemble import FlowEnsemble
+from .training import fit
 
 
 def standardized_errors(result: Accelerations, truth: np.ndarray, *, radial: bool = False) -> np.ndarray:
@@ -152,3 +156,68 @@ def calibrate(
         result = accelerations(again, points, n_velocities=n_velocities, rng=child)
         errors.append(standardized_errors(result, truth, radial=radial))
     return Calibration(np.stack(errors))
+
+
+def fit_calibrated(
+    stars: np.ndarray,
+    points: np.ndarray,
+    *,
+    n_repeats: int = 4,
+    n_velocities: int = 1000,
+    rng: np.random.Generator | int,
+    checkpoint: str | Path | None = None,
+    **options: object,
+) -> FlowEnsemble:
+    """Learn an ensemble and by how much its scatter must be multiplied, which its metadata then say under "factors".
+
+    Parameters
+    ----------
+    stars : ndarray, shape (n, 6)
+        Stars, as of `fit`.
+    points, n_repeats, n_velocities
+        As of `calibrate`.
+    rng : Generator or int
+        Random generator or its seed.
+    checkpoint : str or Path, optional
+        Folder for checkpoints of the training and of every repetition. Killed or interrupted, all goes on from there.
+    **options
+        Of `fit`.
+
+    Returns
+    -------
+    FlowEnsemble
+        The ensemble; ``metadata["factors"]`` holds the factors of 68 and 95 %.
+
+    Raises
+    ------
+    ValueError
+        As of `fit` and of `calibrate`.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> model = fit_calibrated(
+    ...     da.Plummer().sample(2000, rng=0), np.eye(3), n_repeats=1, n_velocities=50, rng=1, symmetry="spherical",
+    ...     n_flows=2, spec=da.FlowSpec(2, 8), config=da.TrainConfig(n_epochs=1, batch_size=200))
+    >>> sorted(model.metadata["factors"])
+    ['0.68', '0.95']
+    """
+    points = checks.points(points)
+    checks.count(n_repeats, "n_repeats")
+    learn, judge = np.random.default_rng(rng).spawn(2)
+    numbers = count()
+
+    def refit(w: np.ndarray, rng: np.random.Generator) -> FlowEnsemble:
+        number = next(numbers)
+        folder = None if checkpoint is None else Path(checkpoint) / (f"repeat_{number}" if number else "")
+        return fit(w, rng=rng, checkpoint=folder, **options)
+
+    model, started = refit(stars, learn), time.perf_counter()
+    calibration = calibrate(model, refit, points, n_stars=len(stars), n_repeats=n_repeats, n_velocities=n_velocities,
+                            rng=judge)
+    model.metadata |= {
+        "n_repeats": n_repeats,
+        "calibration_seconds": round(time.perf_counter() - started, 1),
+        "factors": {str(level): calibration.factor(level) for level in (0.68, 0.95)},
+    }
+    return model

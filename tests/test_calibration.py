@@ -5,7 +5,7 @@ import pytest
 
 import dfaccel as da
 from dfaccel.boltzmann import Accelerations
-from dfaccel.calibration import Calibration, standardized_errors
+from dfaccel.calibration import Calibration, fit_calibrated, standardized_errors
 
 
 def made_up(n_members=3, m=500, seed=0, shared=0.0):
@@ -87,3 +87,26 @@ def test_bad_input():
 
     with pytest.raises(ValueError, match="result must have two members or more to have a scatter; got 1"):
         da.calibrate(model, single, points, n_stars=1000, n_repeats=1, n_velocities=50, rng=0)
+
+
+def test_fit_calibrated_is_a_fit_and_its_calibration(tmp_path, monkeypatch):
+    stars, points = da.Plummer().sample(3000, rng=0), np.eye(3)
+    options = {"n_flows": 3, "spec": da.FlowSpec(2, 16), "symmetry": "spherical",
+               "config": da.TrainConfig(n_epochs=2, batch_size=200, bootstrap=True)}
+
+    def learn():
+        return fit_calibrated(stars, points, n_repeats=2, n_velocities=100, rng=7, checkpoint=tmp_path, **options)
+
+    model = learn()
+    fit_rng, judge = np.random.default_rng(7).spawn(2)
+    by_hand = da.fit(stars, rng=fit_rng, **options)
+    assert (model.theta == by_hand.theta).all()
+    calibration = da.calibrate(by_hand, lambda w, rng: da.fit(w, rng=rng, **options), points, n_stars=3000, n_repeats=2,
+                               n_velocities=100, rng=judge)
+    assert model.metadata["factors"] == {str(level): calibration.factor(level) for level in (0.68, 0.95)}
+    folders = {path.parent.name for path in tmp_path.rglob("*.safetensors")}
+    assert folders == {tmp_path.name, "repeat_1", "repeat_2"}
+    monkeypatch.setattr("dfaccel.run.Run.step", None)  # what is finished is not trained again
+    assert learn().metadata["factors"] == model.metadata["factors"]
+    with pytest.raises(ValueError, match="n_repeats must be a positive integer; got 0"):  # before anything takes long
+        fit_calibrated(stars, points, n_repeats=0, rng=7, **options)

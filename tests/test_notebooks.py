@@ -135,3 +135,9 @@ def test_what_the_prose_glues_is_recorded(notebook):
 
 def test_nothing_names_an_absolute_path(notebook):
     assert not re.search(r"(?<![\w:/.])/(?:home|root|tmp|work|Users|mnt)/", json.dumps(notebook["cells"]))
+
+
+def test_no_widget_prints_before_it_is_asked(notebook):
+    """Nbclient can wait for ever for a cell that writes into an Output widget (its issue 312); so can papermill."""
+    for cell in code(notebook):
+        assert not re.search(r"\binteract(ive|ive_output)?\(|@interact\b|\bOutput\(", cell["source"])
