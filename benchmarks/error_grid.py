@@ -2,8 +2,8 @@
 
     python benchmarks/error_grid.py --output notebooks/results/error_grid.csv
 
-Ten thousand to a hundred thousand stars of an isotropic Hernquist sphere are learned by eight small spherical flows,
-noisy stars as in models/train.py: denoised with a first fit, and learned again. A million stars are those of the
+Ten thousand to three hundred thousand stars of an isotropic Hernquist sphere are learned by eight small spherical
+flows, noisy stars as in models/train.py: denoised with a first fit, and learned again. A million stars are those of the
 shipped ensembles. Errors are of the score card, each number of members averaged over all subsets of an ensemble. Rows
 are added as soon as they are known; started again, the script does only what is missing.
 """
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=21)
-    parser.add_argument("--stars", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    parser.add_argument("--stars", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     header = f"# python benchmarks/error_grid.py --seed {arguments.seed}; {N_CARDS} score cards"
