@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from table import begun, write_lines
 
 import dfaccel as da
 from dfaccel import training
 from dfaccel.coordinates import coordinate_map
-from dfaccel.files import write_files
 
 N_STARS, N_CARDS = 1_000_000, 4
 R_MAX = 200.0  # scale radii, as published: linear coordinates do not train on the few stars beyond
@@ -73,13 +73,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     header = f"# python benchmarks/ablation.py --seed {arguments.seed} --epochs {arguments.epochs}; {N_STARS} stars"
-    lines = arguments.output.read_text().splitlines() if arguments.output.exists() else [header, COLUMNS]
-    if lines[0] != header:
-        parser.error(f"{arguments.output} is of another study: {lines[0]}")
+    lines = begun(arguments.output, header, COLUMNS)
     for case in CASES:
         if not any(line.startswith(f'{case[0]},"{case[1]}",') for line in lines):
             lines.append(run(case, arguments.seed, arguments.epochs))
-            write_files({arguments.output: ("\n".join(lines) + "\n").encode()})
+            write_lines(arguments.output, lines)
     print("\n".join(lines))
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from table import begun, write_lines
 
 import dfaccel as da
-from dfaccel.files import write_files
 
 COLUMNS = ("beta", "kind", "number", "r", "error", "scatter", "error_init", "scatter_init")
 N_STARS, N_RADII, N_FLOWS = 100_000, 25, 4
@@ -91,15 +91,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     betas = arguments.beta or [0.0, 0.5]
-    header = f"# python benchmarks/coverage.py --seed {arguments.seed}; {N_STARS} stars, {N_FLOWS} flows, {SPEC}"
-    lines = arguments.output.read_text().splitlines() if arguments.output.exists() else [header, ",".join(COLUMNS)]
-    if lines[0] != header:
-        parser.error(f"{arguments.output} is of another study: {lines[0]}")
+    size = f"{SPEC.n_transforms} x {SPEC.hidden_features}"
+    header = f"# python benchmarks/coverage.py --seed {arguments.seed}; {N_STARS} stars, {N_FLOWS} flows {size}"
+    lines = begun(arguments.output, header, ",".join(COLUMNS))
     done = {tuple(line.split(",")[:3]) for line in lines[2:]}
 
     def add(new: list[list]) -> None:
         lines.extend(",".join(map(str, row)) for row in new)
-        write_files({arguments.output: ("\n".join(lines) + "\n").encode()})
+        write_lines(arguments.output, lines)
 
     for number in range(arguments.mocks):
         for beta in betas:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from table import begun, write_lines
 
 import dfaccel as da
-from dfaccel.files import write_files
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = "n_stars,noise,members,seed,median,p90"
@@ -62,9 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     header = f"# python benchmarks/error_grid.py --seed {arguments.seed}; {N_CARDS} score cards"
-    lines = arguments.output.read_text().splitlines() if arguments.output.exists() else [header, COLUMNS]
-    if lines[0] != header:
-        parser.error(f"{arguments.output} is of another study: {lines[0]}")
+    lines = begun(arguments.output, header, COLUMNS)
     for n_stars in (*arguments.stars, N_SHIPPED):
         for noise, name in SHIPPED.items():
             if any(line.startswith(f"{n_stars},{noise},") for line in lines):
@@ -73,7 +71,7 @@ def main() -> None:
             model = da.load(ROOT / "models" / name) if shipped else learn(n_stars, noise, arguments.seed)
             for k, (median, p90) in score(model, arguments.seed).items():
                 lines.append(f"{n_stars},{noise},{k},{arguments.seed},{median:.4g},{p90:.4g}")
-            write_files({arguments.output: ("\n".join(lines) + "\n").encode()})
+            write_lines(arguments.output, lines)
     print("\n".join(lines))
 
 

@@ -1,4 +1,4 @@
-"""The table that a measurement leaves: the command that made it, then CSV."""
+"""The table that a measurement leaves: the command that made it, then CSV; written at once, or as lines are known."""
 
 import csv
 import io
@@ -17,3 +17,16 @@ def write_table(path: Path, rows: list[dict], digits: int = 5) -> None:
     table.writeheader()
     table.writerows({k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_files({path: text.getvalue().encode()})
+
+
+def begun(path: Path, header: str, columns: str) -> list[str]:
+    """Return the lines of a table under way, its header and columns if there are none; exit if it is another's."""
+    lines = path.read_text().splitlines() if path.exists() else [header, columns]
+    if lines[0] != header:
+        sys.exit(f"{path} is of another study: {lines[0]}")
+    return lines
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    """Write what `begun` returned and what was added."""
+    write_files({path: ("\n".join(lines) + "\n").encode()})
