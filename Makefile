@@ -1,7 +1,7 @@
 # The pipeline: .venv -> executed notebooks -> site -> checks. `make help` lists what can be asked for.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lint executed-book executed-quick executed-paper lab pdf links models benchmarks readme-figure lock clean
+.PHONY: help book check test lint executed-book executed-quick executed-paper lab pdf links models benchmarks readme-figure lock clean
 
 # What may be given on the command line, as in `make book JOBS=4`:
 PYTHON ?= python3# the Python (3.11 or newer) that makes .venv
@@ -13,28 +13,10 @@ TORCH ?= $(shell sed -n 's/^torch==//p' requirements.lock)# PyTorch's version
 BIN := .venv/bin
 READY := .venv/.ready
 PACKAGE := $(shell find dfaccel -name '*.py' -o -name '*.mplstyle')
-PAGES := _config.yml _toc.yml notebooks/expected.yml $(wildcard notebooks/results/*.csv) $(shell find book -type f -not -path '*/__pycache__/*')
-STEMS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
-MODELS := hernquist_iso hernquist_aniso hernquist_iso_free hernquist_aniso_free \
-	hernquist_iso_1pct_naive hernquist_iso_1pct hernquist_iso_10pct_naive hernquist_iso_10pct disc king nfw
-
-# The models that a notebook loads; a notebook not named here loads none.
-LOADS_04_learning_a_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
-LOADS_05_recovering_accelerations := hernquist_iso hernquist_aniso hernquist_iso_free hernquist_aniso_free
-LOADS_06_four_galaxies_four_figures := $(filter-out disc king nfw,$(MODELS))
-LOADS_07_what_buys_accuracy := hernquist_iso_free hernquist_aniso_free
-LOADS_08_can_you_trust_it := hernquist_iso
-LOADS_09_weighing_the_galaxy := hernquist_iso hernquist_aniso hernquist_iso_free
-LOADS_11_how_far_apart := hernquist_iso hernquist_iso_free
-LOADS_13_what_a_stream_does := disc
-LOADS_14_your_own_stars := king nfw
-
-# The tables of results that a notebook reads.
-READS_06_four_galaxies_four_figures := $(wildcard notebooks/results/published_*.csv)
-READS_07_what_buys_accuracy := notebooks/results/ablation.csv notebooks/results/error_grid.csv
-READS_08_can_you_trust_it := notebooks/results/coverage.csv
-READS_12_data_or_network := $(wildcard notebooks/results/variance_*.csv)
-READS_14_your_own_stars := notebooks/results/own_stars.csv
+PAGES := _config.yml _toc.yml genindex.md notebooks/expected.yml $(wildcard notebooks/results/*.csv) $(shell find book -type f -not -path '*/__pycache__/*')
+CHAPTERS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
+LONG := $(foreach number,04 09 05 13 07 06 03 08,$(filter $(number)_%,$(CHAPTERS)))# the longest first, or the last runs alone
+STEMS := $(LONG) $(filter-out $(LONG),$(CHAPTERS))
 
 # Inherited by every notebook, test and build. Two notebooks run at once, so each keeps to its own core.
 export OMP_NUM_THREADS := $(THREADS)
@@ -42,13 +24,13 @@ export MKL_NUM_THREADS := $(THREADS)
 export OPENBLAS_NUM_THREADS := $(THREADS)
 export TQDM_DISABLE := 1
 export PYTHONDONTWRITEBYTECODE :=
-CHECK = $(BIN)/python -W ignore::RuntimeWarning:runpy -m dfaccel.records check
+CHECK = $(BIN)/python book/check.py
 PARALLEL = $(MAKE) --no-print-directory --keep-going -j$(JOBS)
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1@\2/' | column -t -s@ 2>/dev/null \
-		|| grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1@\2/' | column -t -s@ 2>/dev/null \
+		|| grep -hE '^[a-z-]+:.*## ' Makefile
 	@echo "and, for example, make book JOBS=4 THREADS=2; make TORCH_INDEX=https://download.pytorch.org/whl/cu130 .venv/.ready"
 
 $(READY): requirements.lock pyproject.toml
@@ -69,31 +51,36 @@ executed-$(1): $$(STEMS:%=_build/executed/$(1)/%.ipynb)
 endef
 $(foreach profile,quick book paper,$(eval $(call executed,$(profile))))
 
-define loads
-_build/executed/$(1)/$(2).ipynb: $$(foreach model,$$(LOADS_$(2)),models/$$(model)/ensemble.json models/$$(model)/ensemble.safetensors) $$(READS_$(2))
-endef
-$(foreach profile,quick book paper,$(foreach stem,$(STEMS),$(eval $(call loads,$(profile),$(stem)))))
-
-models/%/ensemble.json models/%/ensemble.safetensors:
-	@echo "models/$* is not there: git checkout models/$*, or train it with make models" && exit 1
+# The models and tables that each of them read when it ran last.
+-include $(wildcard _build/executed/*/*.d)
 
 # Results of notebooks that are no longer there would stay in the tables of the site.
-prune = rm -f $(filter-out $(STEMS:%=_build/executed/$(1)/%.ipynb),$(wildcard _build/executed/$(1)/*.ipynb))
+prune = rm -f $(filter-out $(foreach stem,$(STEMS),_build/executed/$(1)/$(stem).ipynb _build/executed/$(1)/$(stem).d),$(wildcard _build/executed/$(1)/*.*))
 
+# A site appears at its place only when it is complete and without a warning.
 _build/html/index.html: $(STEMS:%=_build/executed/book/%.ipynb) $(PAGES)
-	@$(BIN)/python book/build.py --profile book --output _build/html
-
+	@$(call site,book)
 _build/site-quick/index.html: $(STEMS:%=_build/executed/quick/%.ipynb) $(PAGES)
-	@$(BIN)/python book/build.py --profile quick --output _build/site-quick
+	@$(call site,quick)
+define site
+rm -rf $(@D).work && mkdir -p $(@D).work
+@BOOK_PROFILE=$(1) $(BIN)/jupyter-book build . --path-output $(@D).work -W -n --keep-going -q >$(@D).work/log 2>&1 \
+	|| { cat $(@D).work/log; echo "the site has warnings or errors: see above"; exit 1; }
+@rm -rf $(@D) && mv $(@D).work/_build/html $(@D) && rm -rf $(@D).work && echo "$@"
+endef
 
 book: $(READY)  ## execute the notebooks as published and build the site: _build/html/index.html
 	@$(call prune,book)
 	@$(PARALLEL) _build/html/index.html
 	@$(CHECK) _build/executed/book notebooks/expected.yml --profile book
 
-lint: $(READY)
+lint: $(READY)  ## lint everything, and see that the package is imported one way
 	@$(BIN)/ruff check .
 	@$(BIN)/codespell
+	@layers=$$($(BIN)/lint-imports --no-cache) || { echo "$$layers"; exit 1; }
+
+check: lint  ## lint and the quick tests, for while you work: no notebook is run, no browser started
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not site and not browser"
 
 test: lint  ## lint, run every notebook (quick), check its records, build the site strictly, run the tests
 	@$(call prune,quick)
@@ -109,16 +96,25 @@ pdf: book  ## print the book into one file: _build/dfaccel.pdf (needs Chromium)
 	@$(BIN)/python book/pdf.py _build/html _build/dfaccel.pdf
 
 links: $(STEMS:%=_build/executed/book/%.ipynb) $(READY)  ## try every address the book cites (needs the network)
-	@$(BIN)/python book/build.py --profile book --output _build/links --links
+	@rm -rf _build/links
+	@BOOK_PROFILE=book $(BIN)/jupyter-book build . --builder linkcheck --path-output _build/links -qq
 
 models: $(READY)  ## train the shipped models again (minutes each)
-	@for model in $(MODELS); do $(BIN)/python models/train.py $$model || exit 1; done
+	@for model in $$(PYTHONPATH=models $(BIN)/python -c 'import train; print(*train.RECIPES)'); do $(BIN)/python models/train.py $$model || exit 1; done
 
 benchmarks:  ## list the side-by-side measurements and what each answers
 	@for script in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)); do echo "$(BIN)/python $$script"; sed -n '1s/^"""/    /p' $$script; done
 
 readme-figure: _build/executed/book/05_recovering_accelerations.ipynb  ## copy the README's figure out of the executed chapter 5
-	@$(BIN)/python book/readme_figure.py $< book/_static/readme_figure.png
+	@$(BIN)/python -c "$$README_FIGURE" $< book/_static/readme_figure.png
+define README_FIGURE
+import base64, json, pathlib, sys
+cells = json.loads(pathlib.Path(sys.argv[1]).read_text())["cells"]
+outputs = [out for cell in cells if "readme-figure" in cell["metadata"].get("tags", ()) for out in cell["outputs"]]
+(image,) = [out["data"]["image/png"] for out in outputs if "image/png" in out.get("data", {})]
+pathlib.Path(sys.argv[2]).write_bytes(base64.b64decode(image))
+endef
+export README_FIGURE
 
 lock:  ## make requirements.lock again from pyproject.toml, in a fresh environment (TORCH=... for another PyTorch)
 	@rm -rf _build/lock && $(PYTHON) -m venv _build/lock

@@ -14,38 +14,34 @@ The numbers to expect: the published isotropic ensemble, median 3.0 %, 90th perc
 within 5 minutes; none, median at most 2.5 % and KL at most 0.006 within 15 minutes.
 """
 
-import argparse
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from table import write_table
+from hernquistflows import load_hernquistflows
+from table import MODELS, parser, write_table
 
 import dfaccel as da
 
-MODELS = Path(__file__).parent.parent / "models"
-CASES = {
+CASES = {  # beta, coordinates, FlowSpec, TrainConfig
     "isotropic, spherical": (0.0, "spherical", da.FlowSpec(n_transforms=6), da.TrainConfig(n_epochs=4)),
     "anisotropic, spherical": (0.5, "spherical", da.FlowSpec(n_transforms=6), da.TrainConfig(n_epochs=4)),
-    "isotropic, none": (0.0, "none", da.FlowSpec(), da.TrainConfig(n_epochs=6)),
+    "isotropic, none": (0.0, "radial", da.FlowSpec(), da.TrainConfig(n_epochs=6)),
 }
 
 
 def load(path: Path) -> da.FlowEnsemble:
     """Return an ensemble of ours from its folder, or a published one."""
-    return da.load(path) if (path / "ensemble.safetensors").exists() else da.load_hernquistflows(path)
+    return da.load(path) if (path / "ensemble.safetensors").exists() else load_hernquistflows(path)
 
 
 def measure(model: da.FlowEnsemble, beta: float, n_cards: int, n_velocities: int, n_stars: int, seed: int) -> dict:
     """Return what there is to say of an ensemble, errors in per cent."""
-    galaxy, options = da.Hernquist(beta=beta), {"n_velocities": n_velocities}
+    galaxy, options = da.Hernquist(beta=beta), {"n_velocities": n_velocities, "warn": False}
     x = np.zeros((50, 3))
     x[:, 0] = np.linspace(0.4, 20, 50)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*points lie where training stars are too few")
-        cards = [da.score_card(model, galaxy, rng=[seed, 2, card], **options) for card in range(n_cards)]
-        axis = da.accelerations(model, x, rng=[seed, 4], **options)
+    cards = [da.score_card(model, galaxy, rng=[seed, 2, card], **options) for card in range(n_cards)]
+    axis = da.accelerations(model, x, rng=[seed, 4], **options)
     kl = da.kl_divergence(galaxy.truncated(model.metadata.get("r_max", np.inf)), model, n=n_stars, rng=[seed, 3])
     errors = np.abs(axis.value[:, 0] / galaxy.acceleration(x)[:, 0] - 1)
     median, p90, inside = (np.array([getattr(card, name) for card in cards]) for name in ("median", "p90", "inside_68"))
@@ -54,23 +50,23 @@ def measure(model: da.FlowEnsemble, beta: float, n_cards: int, n_velocities: int
         "p90": 100 * p90.mean(), "axis_median": 100 * np.median(errors), "axis_largest": 100 * errors.max(),
         "kl": kl.value, "kl_error": kl.standard_error, "inside_68": 100 * inside.mean(),
         "minutes": sum(m.metadata.get("seconds", np.nan) for m in (model, model.prior) if m) / 60,
-    }
+    }  # fmt: skip
 
 
 def main() -> None:
     """Score ensembles, or train and score one flow a case, one line each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, action="append", help="ensemble to score; all in models/ if not given")
-    parser.add_argument("--beta", type=float, help="anisotropy of the galaxy, where the ensemble does not record it")
-    parser.add_argument("--cards", type=int, default=3)
-    parser.add_argument("--velocities", type=int, default=1000, help="a point")
-    parser.add_argument("--kl-stars", type=int, default=200_000)
-    parser.add_argument("--case", choices=[*CASES, "all"], action="append", help="train instead of loading")
-    parser.add_argument("--stars", type=int, default=1_000_000, help="to train on")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, help="table (CSV) to write")
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--model", type=Path, action="append", help="ensemble to score; all in models/ if not given")
+    command.add_argument("--beta", type=float, help="anisotropy of the galaxy, where the ensemble does not record it")
+    command.add_argument("--cards", type=int, default=3)
+    command.add_argument("--velocities", type=int, default=1000, help="a point")
+    command.add_argument("--kl-stars", type=int, default=200_000)
+    command.add_argument("--case", choices=[*CASES, "all"], action="append", help="train instead of loading")
+    command.add_argument("--stars", type=int, default=1_000_000, help="to train on")
+    command.add_argument("--seed", type=int, default=7)
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--output", type=Path, help="table (CSV) to write")
+    arguments = command.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []
 
@@ -83,15 +79,15 @@ def main() -> None:
     sizes = arguments.cards, arguments.velocities, arguments.kl_stars, arguments.seed
     if arguments.case:
         for name in CASES if "all" in arguments.case else arguments.case:
-            beta, symmetry, spec, config = CASES[name]
+            beta, coordinates, spec, config = CASES[name]
             stars = da.Hernquist(beta=beta).sample(arguments.stars, rng=[arguments.seed, 1])
-            model = da.fit(stars, spec=spec, config=config, symmetry=symmetry, rng=arguments.seed)
+            model = da.fit(stars, spec=spec, config=config, coordinates=coordinates, rng=arguments.seed)
             report(name, model, beta)
     for path in arguments.model or ([] if arguments.case else sorted(f.parent for f in MODELS.glob("*/ensemble.json"))):
         model = load(path)
         beta = model.metadata.get("system", {}).get("beta") if arguments.beta is None else arguments.beta
         if beta is None and arguments.model:
-            parser.error(f"{path} does not record the beta of its Hernquist galaxy: give --beta")
+            command.error(f"{path} does not record the beta of its Hernquist galaxy: give --beta")
         if beta is None:
             print(f"{path.name}: left out, not of a Hernquist galaxy")
             continue

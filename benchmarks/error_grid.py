@@ -8,18 +8,16 @@ shipped ensembles. Errors are of the score card, each number of members averaged
 are added as soon as they are known; started again, the script does only what is missing.
 """
 
-import argparse
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
-from table import begun, write_lines
+from table import MODELS, Lines, parser
 
 import dfaccel as da
 
-ROOT = Path(__file__).parent.parent
-COLUMNS = "n_stars,noise,members,seed,median,p90"
+COLUMNS = ("n_stars", "noise", "members", "seed", "median", "p90")
 SHIPPED = {0.0: "hernquist_iso", 0.01: "hernquist_iso_1pct", 0.1: "hernquist_iso_10pct"}
 N_SHIPPED, N_FLOWS, N_CARDS, N_CANDIDATES = 1_000_000, 8, 2, 16
 SPEC = da.FlowSpec(n_transforms=4, hidden_features=32)
@@ -31,7 +29,7 @@ def learn(n_stars: int, noise: float, seed: int) -> da.FlowEnsemble:
     """Train the ensemble of one cell."""
     n_epochs = max(N_EPOCHS, -(-N_STEPS * BATCH_SIZE // n_stars))
     config = da.TrainConfig(n_epochs=n_epochs, batch_size=BATCH_SIZE, bootstrap=True)
-    key, options = [seed, n_stars, round(1000 * noise)], {"spec": SPEC, "config": config, "symmetry": "spherical"}
+    key, options = [seed, n_stars, round(1000 * noise)], {"spec": SPEC, "config": config, "coordinates": "spherical"}
     stars = da.add_noise(GALAXY.sample(n_stars, rng=[*key, 0]), noise, rng=[*key, 1])
     if noise:
         naive = da.fit(stars, n_flows=4, rng=[*key, 2], **options)
@@ -55,24 +53,21 @@ def score(model: da.FlowEnsemble, seed: int) -> dict[int, tuple[float, float]]:
 
 def main() -> None:
     """Do what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=21)
-    parser.add_argument("--stars", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000])
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--output", type=Path, required=True)
+    command.add_argument("--seed", type=int, default=21)
+    command.add_argument("--stars", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000])
+    arguments = command.parse_args()
     torch.set_num_threads(1)
-    header = f"# python benchmarks/error_grid.py --seed {arguments.seed}; {N_CARDS} score cards"
-    lines = begun(arguments.output, header, COLUMNS)
+    seed, header = arguments.seed, f"# python benchmarks/error_grid.py --seed {arguments.seed}; {N_CARDS} score cards"
+    table = Lines(arguments.output, header, COLUMNS)
     for n_stars in (*arguments.stars, N_SHIPPED):
         for noise, name in SHIPPED.items():
-            if any(line.startswith(f"{n_stars},{noise},") for line in lines):
-                continue
-            shipped = n_stars == N_SHIPPED
-            model = da.load(ROOT / "models" / name) if shipped else learn(n_stars, noise, arguments.seed)
-            for k, (median, p90) in score(model, arguments.seed).items():
-                lines.append(f"{n_stars},{noise},{k},{arguments.seed},{median:.4g},{p90:.4g}")
-            write_lines(arguments.output, lines)
-    print("\n".join(lines))
+            if (n_stars, noise) not in table:
+                model = da.load(MODELS / name) if n_stars == N_SHIPPED else learn(n_stars, noise, seed)
+                found = score(model, seed).items()
+                table.add([n_stars, noise, k, seed, f"{median:.4g}", f"{p90:.4g}"] for k, (median, p90) in found)
+    print("\n".join(table.lines))
 
 
 if __name__ == "__main__":

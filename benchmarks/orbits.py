@@ -16,7 +16,6 @@ here, blocks are more mixed and ours is slower. 1e6 stars take about a minute at
 All takes a few minutes on one core.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable
@@ -28,10 +27,10 @@ import numpy as np
 import torch
 from galpy.orbit import Orbit
 from galpy.potential import MiyamotoNagaiPotential
-from table import write_table
+from table import parser, write_table
 
 import dfaccel as da
-from dfaccel.orbits import integrate
+from dfaccel.systems.orbits import integrate
 
 TIME = 100.0
 FIELD = da.MiyamotoNagai()
@@ -63,10 +62,8 @@ def ours(w: np.ndarray, step: float) -> np.ndarray:
 
 def galpy(w: np.ndarray, method: str, setting: float) -> tuple[np.ndarray, float]:
     """Return the stars at the end, by galpy, and the seconds of the integration alone."""
-    x, y, z, v_x, v_y, v_z = w.T
-    big_r = np.hypot(x, y)
-    orbit = Orbit(np.stack([big_r, (x * v_x + y * v_y) / big_r, (x * v_y - y * v_x) / big_r, z, v_z,
-                            np.arctan2(y, x)], axis=1))
+    big_r, phi, z, v_r, v_phi, v_z = da.cylindrical(w)
+    orbit = Orbit(np.stack([big_r, v_r, v_phi, z, v_z, phi], axis=1))
     potential = MiyamotoNagaiPotential(amp=FIELD.mass, a=FIELD.a, b=FIELD.b)
     options = {"dt": TIME / setting} if method in STEPS else {"rtol": setting, "atol": setting}
     times = np.array([0, TIME])
@@ -88,19 +85,19 @@ def coarsest(method: str, reached: Callable, target: tuple[float, float]) -> flo
 
 def main() -> None:
     """Find galpy's fastest integrator at our errors, time both in turn, print one line each, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stars", type=int, default=262_144, help="that ours follows")
-    parser.add_argument("--galpy-stars", type=int, default=1000, help="that galpy follows, the first of them")
-    parser.add_argument("--steps", type=float, nargs="+", default=[0.3, 0.5], help="our time steps")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--million", action="store_true", help="measure a million stars on two cores")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="CSV file")
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--stars", type=int, default=262_144, help="that ours follows")
+    command.add_argument("--galpy-stars", type=int, default=1000, help="that galpy follows, the first of them")
+    command.add_argument("--steps", type=float, nargs="+", default=[0.3, 0.5], help="our time steps")
+    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--million", action="store_true", help="measure a million stars on two cores")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--output", type=Path, help="CSV file")
+    arguments = command.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
-        parser.error("set OMP_NUM_THREADS=1, so that galpy's integrators use one thread, as ours does")
+        command.error("set OMP_NUM_THREADS=1, so that galpy's integrators use one thread, as ours does")
 
-    w = da.Disc().initial(arguments.stars, arguments.seed)
+    w = da.Disc().initial(arguments.stars, rng=arguments.seed)
     few = w[: arguments.galpy_stars]
     found = {}
 
@@ -135,7 +132,7 @@ def main() -> None:
                   "{largest_error:.1e}; {orbits_per_second:.0f} orbits/s a core, {ratio:.3g} "
                   "({least_ratio:.3g}-{most_ratio:.3g}) times our time".format(**rows[-1]), flush=True)
     if arguments.million:
-        halves = np.split(da.Disc().initial(1_000_000, arguments.seed), 2)
+        halves = np.split(da.Disc().initial(1_000_000, rng=arguments.seed), 2)
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
             list(pool.map(ours, [half[:1] for half in halves], [1.0, 1.0]))  # start the processes
             start = time.perf_counter()

@@ -16,7 +16,6 @@ hundred times as fast as emcee at its best. galpy 1.12.1 is unbiased too; before
 All takes a quarter of an hour on one core; --sampler galpy, for ours and galpy alone, seconds.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ import emcee
 import numpy as np
 from galpy.df import constantbetaHernquistdf, isotropicHernquistdf
 from galpy.potential import HernquistPotential
-from table import write_table
+from table import parser, write_table
 
 import dfaccel as da
 
@@ -56,7 +55,7 @@ def galpy(galaxy: da.Hernquist) -> Callable:
 
 def _mcmc(target: object, n_walkers: int, **options: object) -> Callable:
     def draw(n: int, seed: int) -> tuple[np.ndarray, float]:  # noqa: ARG001 -- as many as the shortest chain gives
-        drawn = da.sample_mcmc(target, 45 * n_walkers, seed, n_walkers=n_walkers, progress=False, **options)
+        drawn = da.sample_mcmc(target, 45 * n_walkers, rng=seed, n_walkers=n_walkers, progress=False, **options)
         return drawn.stars, drawn.n_effective
 
     return draw
@@ -78,8 +77,8 @@ SAMPLERS = {"ours": ours, "galpy": galpy, "emcee": emcee_ours, "emcee, one star 
 
 def moments(galaxy: da.Hernquist, w: np.ndarray) -> np.ndarray:
     """Return sums (6, bins) of 1, v_r^2, sigma^2, v_r^4, v_r^2 sigma^2 and sigma^4."""
-    r = np.linalg.norm(w[:, :3], axis=1)
-    v2, s2 = ((w[:, :3] * w[:, 3:]).sum(1) / r) ** 2, galaxy.velocity_dispersion(r) ** 2
+    r, v_r, _ = da.spherical(w)
+    v2, s2 = v_r**2, galaxy.velocity_dispersion(r) ** 2
     return np.array([np.histogram(r, EDGES, weights=q)[0] for q in (np.ones(len(r)), v2, s2, v2**2, v2 * s2, s2**2)])
 
 
@@ -96,13 +95,13 @@ def bias(sums: np.ndarray) -> tuple[float, float, float, int]:
 
 def main() -> None:
     """Time and test all samplers in turn, print one line each, and write the table if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stars", type=int, default=1_000_000, help="stars a round, of ours and of galpy")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sampler", choices=SAMPLERS, action="append", help="all if not given; ours is always run")
-    parser.add_argument("--output", type=Path, help="CSV file")
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--stars", type=int, default=1_000_000, help="stars a round, of ours and of galpy")
+    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--sampler", choices=SAMPLERS, action="append", help="all if not given; ours is always run")
+    command.add_argument("--output", type=Path, help="CSV file")
+    arguments = command.parse_args()
     names = [name for name in SAMPLERS if name == "ours" or name in (arguments.sampler or SAMPLERS)]
     cases = {(beta, name): da.Hernquist(beta=beta) for beta in (0.0, 0.5) for name in names}
     draws = {case: SAMPLERS[case[1]](galaxy) for case, galaxy in cases.items()}

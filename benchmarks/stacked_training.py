@@ -8,44 +8,47 @@ anyone would use it: one flow at a time, `torch.optim.Adam`, `clip_grad_norm_`. 
 samples per second on 2 cores.
 """
 
-import argparse
 import time
 
 import numpy as np
 import torch
+from table import parser
 
 import dfaccel as da
-from dfaccel.coordinates import coordinate_map
-from dfaccel.flows import Layout
-from dfaccel.run import Run
+from dfaccel.flows.fit import prepare
+from dfaccel.flows.training import Run
+
+
+def step_of_nflows(flow: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor, clip: float) -> None:
+    """Take one step of one flow, as anyone would with nflows."""
+    optimizer.zero_grad()
+    (-flow.log_prob(batch).mean()).backward()
+    torch.nn.utils.clip_grad_norm_(flow.parameters(), clip)
+    optimizer.step()
 
 
 def main() -> None:
     """Time both and print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flows", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--flows", type=int, default=16)
+    command.add_argument("--steps", type=int, default=10)
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--threads", type=int, default=2)
+    arguments = command.parse_args()
     torch.set_num_threads(arguments.threads)
     spec, batch_size, k = da.FlowSpec(n_transforms=6, hidden_features=32), 1024, arguments.flows
 
-    stars = da.Hernquist().sample(200_000, rng=1)
-    y, _ = coordinate_map(stars).forward(torch.from_numpy(stars))
-    y = ((y - y.mean(0)) / y.std(0)).float()
+    y = prepare(da.Hernquist().sample(200_000, rng=1)).y
     seeds = {"data": 0, "initialization": 1, "batches": 2}
-    run = Run(Layout(spec, 6), da.TrainConfig(batch_size=batch_size), y, y[:1000], torch.ones(1, 6), seeds, k)
+    config = da.TrainConfig(batch_size=batch_size)
+    run = Run(spec.layout(6), config, y, y[:1000], torch.ones(1, 6), seeds, k)
     flows = [spec.build(6, seed) for seed in range(k)]
     optimizers = [torch.optim.Adam(flow.parameters(), lr=2e-3) for flow in flows]
 
     def one_after_another(batches: list[torch.Tensor]) -> None:
         for member, (flow, optimizer) in enumerate(zip(flows, optimizers, strict=True)):
             for batch in batches:
-                optimizer.zero_grad()
-                (-flow.log_prob(batch[member].T).mean()).backward()
-                torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
-                optimizer.step()
+                step_of_nflows(flow, optimizer, batch[member].T, config.clip)
 
     def together(batches: list[torch.Tensor]) -> None:
         for batch in batches:

@@ -16,7 +16,6 @@ the mean epochs of the table at every number of stars (an assumption); initializ
 data as single flows, each on one core, longest first. The speed of a GPU is an assumption, not a measurement.
 """
 
-import argparse
 import heapq
 import time
 from collections.abc import Callable
@@ -24,28 +23,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from table import write_table
+from stacked_training import step_of_nflows
+from table import RESULTS, parser, write_table
 
 import dfaccel as da
-from dfaccel import variance
-from dfaccel.flows import Layout
-from dfaccel.run import Run
+from dfaccel.flows.training import Run
+from dfaccel.study.design import Design
+from dfaccel.study.run import read
 
 K, FRACTIONS, SIZES = 8, 5, (10_000, 25_000, 50_000, 75_000, 150_000, 200_000)
 PUBLISHED = {"initialization": 100, "data": 50}
-RESULTS = Path(__file__).resolve().parent.parent / "notebooks" / "results"
 
 
-def training(design: variance.Design, k: int) -> Run:
+def training(design: Design, k: int) -> Run:
     """Return a training of k flows, as in the study."""
     w = torch.from_numpy(design.system.sample(design.n_stars[0] + design.n_held_out, rng=1))
     y = ((w - w.mean(0)) / w.std(0)).float()
     seeds = {"data": 0, "initialization": 1, "batches": 2}
     stars, held_out = y[: design.n_stars[0]], y[design.n_stars[0] :]
-    return Run(Layout(design.spec, 6), design.config, stars, held_out, torch.ones(1, 6), seeds, k)
+    return Run(design.spec.layout(6), design.config, stars, held_out, torch.ones(1, 6), seeds, k)
 
 
-def stacked(design: variance.Design, k: int) -> tuple[Callable[[], None], Callable[[], None]]:
+def stacked(design: Design, k: int) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return an epoch of steps and a validation of k flows at once."""
     run = training(design, k)
 
@@ -57,7 +56,7 @@ def stacked(design: variance.Design, k: int) -> tuple[Callable[[], None], Callab
     return steps, run.validate
 
 
-def one_after_another(design: variance.Design, k: int) -> tuple[Callable[[], None], Callable[[], None]]:
+def one_after_another(design: Design, k: int) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return the same of k flows of nflows."""
     run, size = training(design, k), design.config.batch_size
     y, held_out = run.y.T.contiguous(), run.held.T.contiguous()
@@ -68,10 +67,8 @@ def one_after_another(design: variance.Design, k: int) -> tuple[Callable[[], Non
         for flow, optimizer in zip(flows, optimizers, strict=True):
             order = torch.from_numpy(np.random.default_rng(0).permutation(len(y)))
             for step in range(len(y) // size):
-                optimizer.zero_grad()
-                (-flow.log_prob(y[order[step * size : (step + 1) * size]]).mean()).backward()
-                torch.nn.utils.clip_grad_norm_(flow.parameters(), design.config.clip)
-                optimizer.step()
+                batch = y[order[step * size : (step + 1) * size]]
+                step_of_nflows(flow, optimizer, batch, design.config.clip)
 
     def validation() -> None:
         with torch.no_grad():
@@ -81,7 +78,7 @@ def one_after_another(design: variance.Design, k: int) -> tuple[Callable[[], Non
     return steps, validation
 
 
-def measure(design: variance.Design, rounds: int, clock: Callable[[], float]) -> dict[str, np.ndarray]:
+def measure(design: Design, rounds: int, clock: Callable[[], float]) -> dict[str, np.ndarray]:
     """Return seconds (rounds, 2) of the steps of an epoch and of a validation, for each way."""
     ways = {"stack": stacked(design, K), "single": stacked(design, 1), "nflows": one_after_another(design, K)}
     seconds = {name: np.empty((rounds, 2)) for name in ways}
@@ -118,15 +115,15 @@ def projection(jobs: dict[str, list[float]], cores: int, gpu: float) -> list[dic
 
 def main() -> None:
     """Measure, project, print, and write the tables if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cores", type=int, default=32, help="of a node")
-    parser.add_argument("--gpu", type=float, default=50, help="how many cores a GPU is worth: an assumption")
-    parser.add_argument("--output", type=Path, help="folder for study.csv and projection.csv")
-    arguments = parser.parse_args()
-    design = variance.Design(da.Plummer().truncated(30.0))
-    epochs = variance.read(RESULTS / "variance_plummer.csv")["epochs"]
+    command = parser(__doc__)
+    command.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    command.add_argument("--rounds", type=int, default=7)
+    command.add_argument("--cores", type=int, default=32, help="of a node")
+    command.add_argument("--gpu", type=float, default=50, help="how many cores a GPU is worth: an assumption")
+    command.add_argument("--output", type=Path, help="folder for study.csv and projection.csv")
+    arguments = command.parse_args()
+    design = Design(da.Plummer().truncated(30.0))
+    epochs = np.array(read(RESULTS / "variance_plummer.ecsv")["epochs"])
     stacks = epochs[: len(epochs) // K * K].reshape(-1, K) + design.config.patience
     n_single, n_stack, steps = stacks.mean(), stacks.max(axis=1).mean(), design.n_stars[0] // design.config.batch_size
 

@@ -1,16 +1,26 @@
-"""The table that a measurement leaves: the command that made it, then CSV; written at once, or as lines are known."""
+"""What measurements share: the command line, and the table they leave, at once or line by line as lines are known."""
 
+import argparse
 import csv
 import io
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from dfaccel.files import write_files
+from dfaccel._files import write_files
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS, RESULTS = ROOT / "models", ROOT / "notebooks" / "results"
+
+
+def parser(text: str) -> argparse.ArgumentParser:
+    """Return a command line whose help is the text of the script."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def write_table(path: Path, rows: list[dict], digits: int = 5) -> None:
-    """Write rows of equal keys, floats to that many significant digits."""
+    """Write the command that was run, then rows of equal keys, floats to that many significant digits."""
     text = io.StringIO()
     text.write(f"# {shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]])}\n")
     table = csv.DictWriter(text, rows[0], lineterminator="\n")
@@ -19,14 +29,27 @@ def write_table(path: Path, rows: list[dict], digits: int = 5) -> None:
     write_files({path: text.getvalue().encode()})
 
 
-def begun(path: Path, header: str, columns: str) -> list[str]:
-    """Return the lines of a table under way, its header and columns if there are none; exit if it is another's."""
-    lines = path.read_text().splitlines() if path.exists() else [header, columns]
-    if lines[0] != header:
-        sys.exit(f"{path} is of another study: {lines[0]}")
-    return lines
+class Lines:
+    """A table under way: a header that says of which study it is, the columns, and the lines known so far."""
 
+    def __init__(self, path: Path, header: str, columns: Iterable[str]) -> None:
+        self.path, self.start = path, [header, ",".join(columns)]
+        there = path.read_text().splitlines() if path.exists() else self.start
+        if there[0] != header:
+            sys.exit(f"{path} is of another study: {there[0]}")
+        self.lines = there[2:]
 
-def write_lines(path: Path, lines: list[str]) -> None:
-    """Write what `begun` returned and what was added."""
-    write_files({path: ("\n".join(lines) + "\n").encode()})
+    def __contains__(self, key: tuple) -> bool:
+        """Say whether a line begins with these values."""
+        return any(line[: len(key)] == [str(value) for value in key] for line in csv.reader(self.lines))
+
+    def add(self, rows: Iterable[list], *, in_order: bool = False) -> None:
+        """Add rows, put all lines in order if asked to, and write the table anew."""
+        self.lines += [",".join(map(str, row)) for row in rows]
+        if in_order:
+            self.lines.sort()
+        write_files({self.path: ("\n".join([*self.start, *self.lines]) + "\n").encode()})
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return what the table holds."""
+        return list(csv.DictReader([self.start[1], *self.lines]))

@@ -14,7 +14,6 @@ against what `torch.mm` reaches in the same rounds on (64 x 64) times (64 x batc
 The numbers to expect: ours at least as fast as nflows and zuko in training, with K = 1 and K = 4, and in gradients.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import zuko
-from table import write_table
+from table import parser, write_table
 
 import dfaccel as da
-from dfaccel.flows import Layout
-from dfaccel.optimizer import Optimizer
+from dfaccel.flows.muon import Optimizer
 
 SPEC, FEATURES = da.FlowSpec(), 6
 HIDDEN, LARGE, RATE = SPEC.hidden_features, 2048, 1e-5  # a small rate: the flows stay what they are
@@ -38,7 +36,7 @@ Case = tuple[Callable[[], object], float]  # what to time, and how much of it on
 
 def ours(k: int, batch: int, points: int) -> dict[tuple[str, str], Case]:
     """Return training steps and a gradient evaluation of K stacked flows."""
-    layout = Layout(SPEC, FEATURES)
+    layout = SPEC.layout(FEATURES)
     y, w = torch.randn(k, FEATURES, batch), torch.randn(k, FEATURES, points // k, requires_grad=True)
 
     def training(theta: torch.Tensor, step: Callable[[], object]) -> Callable[[], object]:
@@ -67,8 +65,8 @@ def peer(name: str, make: Callable, log_prob: Callable, batch: int, points: int)
     """Return the same of one flow that is a torch module; raise RuntimeError if it is of another size than ours."""
     flow, frozen = make(), make().requires_grad_(False)
     n = sum(p.numel() for p in flow.parameters())
-    if n != SPEC.n_parameters(FEATURES):
-        raise RuntimeError(f"the flow of {name} has {n} parameters, ours {SPEC.n_parameters(FEATURES)}")
+    if n != SPEC.layout(FEATURES).n_parameters:
+        raise RuntimeError(f"the flow of {name} has {n} parameters, ours {SPEC.layout(FEATURES).n_parameters}")
     adam = torch.optim.Adam(flow.parameters(), lr=RATE)
     y, w = torch.randn(batch, FEATURES), torch.randn(points, FEATURES, requires_grad=True)
 
@@ -111,14 +109,14 @@ def rate(run: Callable[[], object], amount: float, seconds: float) -> float:
 
 def main() -> None:
     """Time all in turn, print one line each, and write the table if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each in each round")
-    parser.add_argument("--batch", type=int, default=1000, help="samples a training step and flow")
-    parser.add_argument("--points", type=int, default=4096, help="points times flows a gradient call")
-    parser.add_argument("--output", type=Path, help="CSV file")
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    command.add_argument("--rounds", type=int, default=7)
+    command.add_argument("--seconds", type=float, default=1.0, help="of each in each round")
+    command.add_argument("--batch", type=int, default=1000, help="samples a training step and flow")
+    command.add_argument("--points", type=int, default=4096, help="points times flows a gradient call")
+    command.add_argument("--output", type=Path, help="CSV file")
+    arguments = command.parse_args()
     sizes = arguments.batch, arguments.points
     torch.manual_seed(0)
     cases = products(arguments.batch) | ours(1, *sizes) | ours(4, *sizes)

@@ -1,29 +1,32 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
-from . import components as components
-from . import snapshot, variance
-from .boltzmann import Accelerations, accelerations
-from .calibration import calibrate
-from .config import TrainConfig
-from .divergence import kl_divergence, knn_divergence
-from .ensemble import FlowEnsemble
-from .flows import FlowSpec
-from .mcmc import ShortChainError, sample_mcmc
-from .mocks import add_noise, denoise
-from .poisson import enclosed_mass, mass_density
-from .published import load_hernquistflows
-from .records import record
-from .scorecard import ScoreCard, score_card
-from .store import load, save
-from .streams import Stream, mix
-from .systems import Disc, Hernquist, MiyamotoNagai, Plummer
-from .training import fit
-from .units import Units
+from dfaccel import snapshot
+from dfaccel.chapter import record
+from dfaccel.coordinates import cylindrical, directions, spherical
+from dfaccel.flows.divergence import kl_divergence, knn_divergence
+from dfaccel.flows.ensemble import FlowEnsemble
+from dfaccel.flows.fit import fit
+from dfaccel.flows.maf import FlowSpec
+from dfaccel.flows.store import load, save
+from dfaccel.flows.training import TrainConfig
+from dfaccel.gravity.accelerations import Accelerations, accelerations
+from dfaccel.gravity.calibration import calibrate
+from dfaccel.gravity.mass import enclosed_mass, mass_density
+from dfaccel.gravity.scorecard import ScoreCard, score_card
+from dfaccel.stars.mcmc import ShortChainError, sample_mcmc
+from dfaccel.stars.noise import add_noise, denoise
+from dfaccel.systems.base import DistributionFunction
+from dfaccel.systems.disc import Disc, MiyamotoNagai
+from dfaccel.systems.hernquist import Hernquist
+from dfaccel.systems.plummer import Plummer
+from dfaccel.systems.stream import Stream, mix
+from dfaccel.units import Units
 
 __version__ = "0.1.0"
 __all__ = [
     "Accelerations",
     "Disc",
+    "DistributionFunction",
     "FlowEnsemble",
     "FlowSpec",
     "Hernquist",
@@ -37,13 +40,14 @@ __all__ = [
     "accelerations",
     "add_noise",
     "calibrate",
+    "cylindrical",
     "denoise",
+    "directions",
     "enclosed_mass",
     "fit",
     "kl_divergence",
     "knn_divergence",
     "load",
-    "load_hernquistflows",
     "mass_density",
     "mix",
     "record",
@@ -51,5 +55,5 @@ __all__ = [
     "save",
     "score_card",
     "snapshot",
-    "variance",
+    "spherical",
 ]

@@ -5,80 +5,52 @@ the angles are uniform; and the distribution function follows as :math:`\ln f(w)
 :math:`J` collects the Jacobian and the density of the angles. Discrete symmetries (reflection in the plane of a disc,
 reversal of time) are sign flips of some components of ``y``; averaging over them makes them exact.
 """
-# ruff: noqa: D102 -- what the methods of every map do is said once, in CoordinateMap
+# ruff: noqa: D102 -- CoordinateMap says once what the methods of every map do
 
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from dataclasses import asdict, dataclass
-from itertools import product
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SYMMETRIES = ("none", "axisymmetric", "spherical")
+from dfaccel import _check as check
+
+SphericalParts = namedtuple("SphericalParts", "r v_r v_t")
+CylindricalParts = namedtuple("CylindricalParts", "R phi z v_R v_phi v_z")
 
 
-def _radius(x: Tensor) -> Tensor:
+def _length(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-
-
-def _tangent_frame(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return unit vectors along x and two across it (any two: the angle about x is ignorable)."""
-    radial = x / _radius(x)
-    smallest = torch.nn.functional.one_hot(radial.abs().argmin(-1), 3).to(x)
-    first = torch.linalg.cross(radial, smallest)
-    first = first / _radius(first)
-    return radial, first, torch.linalg.cross(radial, first)
 
 
 @dataclass(frozen=True)
 class CoordinateMap:
-    r"""Base of the maps ``w -> y``; see the module docstring.
+    r"""Base of the maps ``w -> y``; a new symmetry is one class with three methods of its own.
 
-    Parameters
-    ----------
-    scale : float
-        Length that separates the inner from the outer system, learned from the stars (their median radius).
-    time_reversal : bool
-        Whether f(x, v) = f(x, -v) is imposed.
+    ``forward(w)`` returns ``y`` (n, features) and :math:`\ln J` (n,) of points ``w`` (n, 6). ``positions(y, rng)``
+    returns positions (n, 3) and draws the ignorable angles, ``velocities(x, y, rng)`` velocities (n, 3) at ``x``.
     """
 
-    scale: float
-    time_reversal: bool = False
+    scale: float  # length that separates the inner from the outer system: the stars' median radius
+    time_reversal: bool = False  # whether f(x, v) = f(x, -v) is imposed
 
-    symmetry: ClassVar[str]
-    features: ClassVar[int]
-    n_positions: ClassVar[int]
-    reversed_by_time: ClassVar[tuple[int, ...]]
-    reflections: ClassVar[tuple[tuple[int, ...], ...]] = ()
+    name: ClassVar[str]
+    features: ClassVar[int] = 6  # components of y
+    n_positions: ClassVar[int] = 3  # the first so many of them depend on position alone
+    reversed_by_time: ClassVar[tuple[int, ...]] = (3, 4, 5)  # components whose sign time reversal flips
+    reflections: ClassVar[tuple[tuple[int, ...], ...]] = ()  # the same for mirrors that are always symmetries
+    round: ClassVar[bool] = False  # whether spherical symmetry is assumed
+    axial: ClassVar[bool] = False  # whether symmetry about z is assumed, and no more
 
     @classmethod
     def from_stars(cls, w: np.ndarray, *, time_reversal: bool = False) -> CoordinateMap:
-        """Choose the map's scales from the stars alone.
-
-        Parameters
-        ----------
-        w : ndarray, shape (n, 6)
-            Stars.
-        time_reversal : bool
-            Whether f(x, v) = f(x, -v) is imposed.
-        """
+        """Choose the map's scales from the stars ``w`` (n, 6) alone."""
         return cls(scale=float(np.median(np.linalg.norm(w[:, :3], axis=1))), time_reversal=time_reversal)
-
-    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return ``y`` (n, features) and :math:`\ln J` (n,) of phase-space points ``w`` (n, 6)."""
-        raise NotImplementedError
-
-    def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return positions (n, 3) of invariants ``y`` (n, features), the ignorable angles drawn from ``rng``."""
-        raise NotImplementedError
-
-    def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return velocities (n, 3) at positions ``x`` (n, 3) from the velocity components of ``y`` (n, features)."""
-        raise NotImplementedError
 
     def position_coordinates(self, x: Tensor) -> Tensor:
         """Return the components of ``y`` that depend on position only, (n, n_positions), of ``x`` (n, 3)."""
@@ -89,18 +61,20 @@ class CoordinateMap:
         x = self.positions(y, rng)
         return torch.cat([x, self.velocities(x, y, rng)], dim=-1)
 
+    def determined(self, points: np.ndarray) -> np.ndarray:
+        """Return unit vectors (m, d, 3) along which an acceleration at ``points`` (m, 3) may point; else it is zero."""
+        if self.round:
+            return (points / np.linalg.norm(points, axis=1, keepdims=True))[:, None]
+        return np.broadcast_to(np.eye(3), (len(points), 3, 3))
+
     @property
     def flips(self) -> Tensor:
         """Signs (n_elements, features) of the discrete symmetries, the identity first."""
-        generators = [*self.reflections, *([self.reversed_by_time] if self.time_reversal else [])]
-        rows = []
-        for switches in product([False, True], repeat=len(generators)):
-            sign = torch.ones(self.features)
-            for on, columns in zip(switches, generators, strict=True):
-                if on:
-                    sign[list(columns)] *= -1
-            rows.append(sign)
-        return torch.stack(rows)
+        signs = torch.ones(1, self.features)
+        for columns in (*[self.reversed_by_time] * self.time_reversal, *self.reflections):
+            mirror = torch.ones(self.features).index_fill(0, torch.tensor(columns), -1.0)
+            signs = torch.cat([signs, signs * mirror])
+        return signs
 
     def _stretch(self, r: Tensor) -> Tensor:
         """Factor by which velocities are stretched, since speeds fall as r^(-1/2) outside the system."""
@@ -108,17 +82,14 @@ class CoordinateMap:
 
     def to_dict(self) -> dict:
         """Return the map as plain values, for the store."""
-        return {"symmetry": self.symmetry, "kind": type(self).__name__, **asdict(self)}
+        return {"name": self.name, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Linear(CoordinateMap):
     """No symmetry: positions in units of the scale, velocities as they are."""
 
-    symmetry = "none"
-    features = 6
-    n_positions = 3
-    reversed_by_time = (3, 4, 5)
+    name = "linear"
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         y = torch.cat([w[..., :3] / self.scale, w[..., 3:]], dim=-1)
@@ -133,32 +104,17 @@ class Linear(CoordinateMap):
 
 @dataclass(frozen=True)
 class Radial(CoordinateMap):
-    r"""No symmetry: :math:`y = x \ln(1 + r/s) / r`, velocities stretched by :math:`\sqrt{1 + r/s}`.
+    r"""No symmetry: :math:`y = x \ln(1 + r/s) / r`, velocities stretched by :math:`\sqrt{1 + r/s}`, v_t to a power.
 
-    Equal steps of ``y`` are equal ratios of radius outside the scale s, so that a few stars far out no longer set the
-    units in which the many inside are seen. Where orbits are radial, f has a cusp at zero angular momentum (it is
-    :math:`f \propto L^{-2\beta}` for constant anisotropy, Binney & Tremaine 2008, eq. 4.66), which in the plane across
-    the radius becomes flat when the tangential velocity is replaced by :math:`v_t |v_t|^{-\beta}`.
-
-    Parameters
-    ----------
-    scale, time_reversal
-        See `CoordinateMap`.
-    anisotropy : float
-        :math:`\beta = 1 - \langle v_t^2\rangle / 2\langle v_r^2\rangle` of the stretched velocities, learned from the
-        stars.
-    velocity_scale : float
-        Velocity at which the power leaves things as they are, learned from the stars (the rms of a component of their
-        stretched velocities), so that no unit of velocity is special.
+    Equal steps of ``y`` are equal ratios of radius outside the scale s, so that a few stars far out do not set the
+    units for the many inside. For constant anisotropy :math:`f \propto L^{-2\beta}` (Binney & Tremaine 2008, eq. 4.66),
+    a cusp at zero angular momentum where orbits are radial; in :math:`v_t |v_t|^{-\beta}` the density is flat there.
     """
 
-    anisotropy: float = 0.0
-    velocity_scale: float = 1.0
+    anisotropy: float = 0.0  # beta = 1 - <v_t^2> / 2 <v_r^2> of the stretched velocities, learned from the stars
+    velocity_scale: float = 1.0  # v_t that the power leaves as it is: rms component of the stars' stretched velocities
 
-    symmetry = "none"
-    features = 6
-    n_positions = 3
-    reversed_by_time = (3, 4, 5)
+    name = "radial"
 
     @classmethod
     def from_stars(cls, w: np.ndarray, *, time_reversal: bool = False) -> Radial:
@@ -169,56 +125,40 @@ class Radial(CoordinateMap):
         radial = np.mean(stretch * v_radial**2)
         total = np.mean(stretch * np.einsum("ni,ni->n", w[:, 3:], w[:, 3:]))
         anisotropy = float(np.clip(1.5 - 0.5 * total / max(radial, np.finfo(float).tiny), -1.0, 0.9))
-        velocity_scale = float(np.sqrt(total / 3)) or 1.0
-        return cls(scale, time_reversal, anisotropy, velocity_scale)
+        return cls(scale, time_reversal, anisotropy, float(np.sqrt(total / 3)) or 1.0)
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        x, v = w[..., :3], w[..., 3:]
-        r = _radius(x).clamp_min(1e-12 * self.scale)
+        x, v, r = w[..., :3], w[..., 3:], _length(w[..., :3]).clamp_min(1e-12 * self.scale)
         shrink = torch.log1p(r / self.scale) / r
         stretch = self._stretch(r)
         u, ratio = self._across(x / r, v * stretch, -self.anisotropy)
-        log_jacobian = (
-            2 * torch.log(shrink) - torch.log(self.scale + r) + 3 * torch.log(stretch)
-            + math.log(1 - self.anisotropy) - 2 * self.anisotropy * torch.log(ratio)
-        )
+        log_jacobian = 2 * torch.log(shrink) - torch.log(self.scale + r) + 3 * torch.log(stretch)
+        log_jacobian = log_jacobian + math.log(1 - self.anisotropy) - 2 * self.anisotropy * torch.log(ratio)
         return torch.cat([x * shrink, u], dim=-1), log_jacobian[..., 0]
 
     def _across(self, direction: Tensor, u: Tensor, power: float) -> tuple[Tensor, Tensor]:
         """Multiply the part of u across a direction by its length (in velocity scales) to a power; and that length."""
         along = (u * direction).sum(-1, keepdim=True) * direction
-        ratio = (_radius(u - along) / self.velocity_scale).clamp_min(1e-12)
+        ratio = (_length(u - along) / self.velocity_scale).clamp_min(1e-12)
         return along + (u - along) * ratio**power, ratio
 
     def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
-        length = _radius(y[..., :3]).clamp_min(1e-12)
+        length = _length(y[..., :3]).clamp_min(1e-12)
         return y[..., :3] * (self.scale * torch.expm1(length) / length)
 
     def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
-        r = _radius(x)
-        power = self.anisotropy / (1 - self.anisotropy)
+        r, power = _length(x), self.anisotropy / (1 - self.anisotropy)
         return self._across(x / r.clamp_min(1e-12 * self.scale), y[..., 3:], power)[0] / self._stretch(r)
 
 
 @dataclass(frozen=True)
 class Axisymmetric(CoordinateMap):
-    r"""Symmetry about z and under z -> -z: (ln R/s, asinh z/h, and v_R, v_phi, v_z stretched); phi is uniform.
+    """Symmetry about z and under z -> -z: (ln R/s, asinh z/h, and v_R, v_phi, v_z stretched); phi is uniform."""
 
-    Parameters
-    ----------
-    scale, time_reversal
-        See `CoordinateMap`.
-    height : float
-        Length h that separates the plane from what lies above it, learned from the stars (their median abs(z)).
-    """
+    height: float = 1.0  # length h that separates the plane from the space above it: the stars' median abs(z)
 
-    height: float = 1.0
-
-    symmetry = "axisymmetric"
-    features = 5
-    n_positions = 2
-    reversed_by_time = (2, 3, 4)
-    reflections = ((1, 4),)
+    name, features, n_positions, reversed_by_time = "axisymmetric", 5, 2, (2, 3, 4)
+    axial, reflections = True, ((1, 4),)
 
     @classmethod
     def from_stars(cls, w: np.ndarray, *, time_reversal: bool = False) -> Axisymmetric:
@@ -226,30 +166,15 @@ class Axisymmetric(CoordinateMap):
         return cls(scale=scale, height=float(np.median(np.abs(w[:, 2]))), time_reversal=time_reversal)
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        x, v = w[..., :3], w[..., 3:]
-        big_r = _radius(x[..., :2])
+        x, v, big_r = w[..., :3], w[..., 3:], _length(w[..., :2])
         across = x[..., :2] / big_r
         v_radial = (across * v[..., :2]).sum(-1, keepdim=True)
         v_azimuthal = across[..., :1] * v[..., 1:2] - across[..., 1:] * v[..., :1]
-        stretch = self._stretch(_radius(x))
-        z = x[..., 2:]
-        y = torch.cat(
-            [
-                torch.log(big_r / self.scale),
-                torch.asinh(z / self.height),
-                v_radial * stretch,
-                v_azimuthal * stretch,
-                v[..., 2:] * stretch,
-            ],
-            dim=-1,
-        )
-        log_jacobian = (
-            3 * torch.log(stretch)
-            - 2 * torch.log(big_r)
-            - 0.5 * torch.log(z**2 + self.height**2)
-            - math.log(2 * math.pi)
-        )
-        return y, log_jacobian[..., 0]
+        stretch, z = self._stretch(_length(x)), w[..., 2:3]
+        u = [part * stretch for part in (v_radial, v_azimuthal, v[..., 2:])]
+        y = torch.cat([torch.log(big_r / self.scale), torch.asinh(z / self.height), *u], dim=-1)
+        log_jacobian = 3 * torch.log(stretch) - 2 * torch.log(big_r) - 0.5 * torch.log(z**2 + self.height**2)
+        return y, (log_jacobian - math.log(2 * math.pi))[..., 0]
 
     def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
         phi = torch.as_tensor(rng.uniform(0, 2 * math.pi, len(y))).to(y)
@@ -257,8 +182,8 @@ class Axisymmetric(CoordinateMap):
         return torch.stack([big_r * phi.cos(), big_r * phi.sin(), self.height * torch.sinh(y[..., 1])], dim=-1)
 
     def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
-        u = y[..., 2:] / self._stretch(_radius(x))
-        across = x[..., :2] / _radius(x[..., :2])
+        u = y[..., 2:] / self._stretch(_length(x))
+        across = x[..., :2] / _length(x[..., :2])
         v_x = across[..., 0] * u[..., 0] - across[..., 1] * u[..., 1]
         v_y = across[..., 1] * u[..., 0] + across[..., 0] * u[..., 1]
         return torch.stack([v_x, v_y, u[..., 2]], dim=-1)
@@ -266,88 +191,110 @@ class Axisymmetric(CoordinateMap):
 
 @dataclass(frozen=True)
 class Spherical(CoordinateMap):
-    r"""Symmetry under rotations: (ln r/s, v_r and ln v_t, both stretched); three angles are uniform.
+    """Symmetry under rotations: (ln r/s, v_r and ln v_t, both stretched); the angles of x and of v_t are uniform."""
 
-    The angles are those of position and the direction of the tangential velocity, hence
-    :math:`f = p(r, v_r, v_t) / (8 \pi^2 r^2 v_t)`.
-    """
+    name, features, n_positions, reversed_by_time = "spherical", 3, 1, (1,)
+    round = True
 
-    symmetry = "spherical"
-    features = 3
-    n_positions = 1
-    reversed_by_time = (1,)
-
-    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        x, v = w[..., :3], w[..., 3:]
-        r = _radius(x)
+    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:  # f = p(r, v_r, v_t) / (8 pi^2 r^2 v_t)
+        x, v, r = w[..., :3], w[..., 3:], _length(w[..., :3])
         v_radial = (x * v).sum(-1, keepdim=True) / r
-        v_tangential = _radius(torch.linalg.cross(x, v)) / r
+        v_tangential = _length(torch.linalg.cross(x, v)) / r
         stretch = self._stretch(r)
         y = torch.cat([torch.log(r / self.scale), v_radial * stretch, torch.log(v_tangential * stretch)], dim=-1)
-        log_jacobian = (
-            torch.log(stretch) - 3 * torch.log(r) - 2 * torch.log(v_tangential) - math.log(8 * math.pi**2)
-        )
-        return y, log_jacobian[..., 0]
+        log_jacobian = torch.log(stretch) - 3 * torch.log(r) - 2 * torch.log(v_tangential)
+        return y, (log_jacobian - math.log(8 * math.pi**2))[..., 0]
 
     def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
         direction = torch.as_tensor(rng.standard_normal((len(y), 3))).to(y)
-        return direction / _radius(direction) * (self.scale * torch.exp(y[..., :1]))
+        return direction / _length(direction) * (self.scale * torch.exp(y[..., :1]))
 
     def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
-        radial, first, second = _tangent_frame(x)
+        radial = x / _length(x)
+        smallest = torch.nn.functional.one_hot(radial.abs().argmin(-1), 3).to(x)
+        first = torch.linalg.cross(radial, smallest)  # any direction across x will do: the angle about x is ignorable
+        first = first / _length(first)
+        second = torch.linalg.cross(radial, first)
         psi = torch.as_tensor(rng.uniform(0, 2 * math.pi, (len(y), 1))).to(y)
         along, across = y[..., 1:2], torch.exp(y[..., 2:3])
-        return (along * radial + across * (psi.cos() * first + psi.sin() * second)) / self._stretch(_radius(x))
+        return (along * radial + across * (psi.cos() * first + psi.sin() * second)) / self._stretch(_length(x))
 
 
-MAPS = {m.__name__: m for m in (Linear, Radial, Axisymmetric, Spherical)}
+COORDINATES = {m.name: m for m in (Spherical, Axisymmetric, Radial, Linear)}
+_NAMES = f"coordinates must be one of {', '.join(COORDINATES)}"
 
 
 def coordinate_map(
-    w: np.ndarray, symmetry: str = "none", *, position_map: str = "radial", time_reversal: bool = False
+    w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_reversal: bool = False
 ) -> CoordinateMap:
-    """Choose the coordinate map of a symmetry, its scales learned from the stars.
+    """Return the coordinate map of that name, with scales learned from the stars ``w`` (n, 6), or a map as it is."""
+    if isinstance(coordinates, CoordinateMap):
+        return coordinates
+    if coordinates not in COORDINATES:
+        raise ValueError(f"{_NAMES}, or a CoordinateMap; got {coordinates!r}")
+    return COORDINATES[coordinates].from_stars(w, time_reversal=time_reversal)
+
+
+def map_from_dict(values: dict) -> CoordinateMap:
+    """Return the map that `CoordinateMap.to_dict` described, of today or of the first format."""
+    values = {k: v for k, v in values.items() if k != "symmetry"}
+    name = values.pop("name", None) or str(values.pop("kind", None)).lower()
+    if name not in COORDINATES:
+        raise ValueError(f"{_NAMES}; got {name!r}")
+    return COORDINATES[name](**values)
+
+
+def spherical(w: np.ndarray) -> SphericalParts:
+    """Return radius, radial velocity and tangential speed of stars, a named tuple ``r, v_r, v_t`` of arrays (n,).
 
     Parameters
     ----------
     w : ndarray, shape (n, 6)
-        Stars.
-    symmetry : {"none", "axisymmetric", "spherical"}
-        Assumed symmetry.
-    position_map : {"radial", "linear"}
-        Map of positions where no symmetry is assumed.
-    time_reversal : bool
-        Whether f(x, v) = f(x, -v) is imposed too.
-
-    Raises
-    ------
-    ValueError
-        If the symmetry or the position map is unknown.
+        Stars, x y z vx vy vz, finite (else a ValueError), none of them at the origin.
 
     Examples
     --------
-    >>> import dfaccel as da
-    >>> coordinate_map(da.Plummer().sample(2000, rng=0), "spherical").features
-    3
+    >>> spherical([[3.0, 0, 0, 1, 2, 0]]).v_t
+    array([2.])
     """
-    if symmetry not in SYMMETRIES:
-        raise ValueError(f"symmetry must be one of {', '.join(SYMMETRIES)}; got {symmetry!r}")
-    if position_map not in ("radial", "linear"):
-        raise ValueError(f"position_map must be radial or linear; got {position_map!r}")
-    kind = {"axisymmetric": Axisymmetric, "spherical": Spherical}.get(symmetry, MAPS[position_map.capitalize()])
-    return kind.from_stars(w, time_reversal=time_reversal)
+    w = check.phase_space(w)
+    x, v = w[:, :3], w[:, 3:]
+    r = np.linalg.norm(x, axis=1)
+    return SphericalParts(r, (x * v).sum(axis=1) / r, np.linalg.norm(np.cross(x, v), axis=1) / r)
 
 
-def map_from_dict(values: dict) -> CoordinateMap:
-    """Return the map that `CoordinateMap.to_dict` described.
+def cylindrical(w: np.ndarray) -> CylindricalParts:
+    """Return ``R, phi, z, v_R, v_phi, v_z`` of stars, a named tuple of arrays (n,); phi is in radians.
 
-    Raises
-    ------
-    ValueError
-        If the description names no known map.
+    Parameters
+    ----------
+    w : ndarray, shape (n, 6)
+        Stars, x y z vx vy vz, finite (else a ValueError), none of them on the z axis.
+
+    Examples
+    --------
+    >>> cylindrical([[2.0, 0, 1, 0, 3, 0]]).v_phi
+    array([3.])
     """
-    values = {k: v for k, v in values.items() if k != "symmetry"}
-    kind = values.pop("kind", None)
-    if kind not in MAPS:
-        raise ValueError(f"coordinate map must be one of {', '.join(MAPS)}; got {kind!r}")
-    return MAPS[kind](**values)
+    x, y, z, v_x, v_y, v_z = check.phase_space(w).T
+    R = np.hypot(x, y)
+    return CylindricalParts(R, np.arctan2(y, x), z, (x * v_x + y * v_y) / R, (x * v_y - y * v_x) / R, v_z)
+
+
+def directions(n: int, rng: np.random.Generator | int) -> np.ndarray:
+    """Draw isotropic unit vectors, shape (n, 3).
+
+    Parameters
+    ----------
+    n : int
+        Number of vectors, at least one (else a ValueError).
+    rng : Generator or int
+        Random generator or its seed.
+
+    Examples
+    --------
+    >>> directions(5, 0).shape
+    (5, 3)
+    """
+    x = np.random.default_rng(rng).standard_normal((check.count(n, "n"), 3))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import constants
 
-from dfaccel.checks import phase_space, positive
+from dfaccel import _check as check
 
 if TYPE_CHECKING:
     from astropy.units import Quantity
-
-__all__ = ["GRAVITY", "Frame", "Units"]
 
 _GM_SUN = 1.3271244e20  # m^3 s^-2, nominal solar mass parameter, IAU 2015 resolution B3
 _KPC = 1000 * constants.parsec  # m
@@ -30,22 +28,17 @@ class Units:
 
     Parameters
     ----------
-    mass_msun
-        Mass that becomes 1, in solar masses.
-    length_kpc
-        Length that becomes 1, in kiloparsecs.
+    mass_msun, length_kpc : float
+        Mass in solar masses and length in kiloparsecs that become 1.
 
     Raises
     ------
-    TypeError
-        If a parameter is not a number.
-    ValueError
-        If a parameter is not positive and finite.
+    TypeError, ValueError
+        If a parameter is not a number, or not positive and finite.
 
     Notes
     -----
-    Only the product G Msun is known well; its nominal value is that of IAU 2015 resolution B3 (Prsa et al. 2016,
-    AJ 152, 41).
+    Only the product G Msun is well known; its nominal value is that of Prsa et al. (2016), AJ 152, 41.
 
     Examples
     --------
@@ -58,9 +51,7 @@ class Units:
     length_kpc: float
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
-        for name in ("mass_msun", "length_kpc"):
-            object.__setattr__(self, name, positive(getattr(self, name), name))
+        check.settle(self, "mass_msun", "length_kpc")
 
     @property
     def velocity_kms(self) -> float:
@@ -77,43 +68,14 @@ class Units:
         """Natural unit of acceleration, G M / a^2, in (km/s)^2 / kpc."""
         return self.velocity_kms**2 / self.length_kpc
 
-    @property
-    def _phase_space(self) -> NDArray[np.float64]:
-        return np.repeat([self.length_kpc, self.velocity_kms], 3)
-
-    def to_natural(self, w: ArrayLike) -> NDArray[np.float64]:
-        """Return x y z in kpc and vx vy vz in km/s, shape (n, 6), in natural units."""
-        return phase_space(w) / self._phase_space
-
-    def to_physical(self, w: ArrayLike) -> NDArray[np.float64]:
-        """Return phase-space coordinates in natural units, shape (n, 6), in kpc and km/s."""
-        return phase_space(w) * self._phase_space
-
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a system is, how it moves, and the units in which it is of order one: the border of the plain numbers.
+    """Position and motion of a system, and the units in which it is of order one: where quantities become numbers."""
 
-    Parameters
-    ----------
-    length, velocity : Quantity
-        What becomes 1, in units of length and velocity (or without unit, for stars that have none).
-    centre, motion : Quantity, shape (3,)
-        Position and velocity that become 0.
-
-    Examples
-    --------
-    >>> from astropy import units as u
-    >>> frame = Frame(2 * u.kpc, 100 * u.km / u.s, [8, 0, 0] * u.kpc, [0, 200, 0] * u.km / u.s)
-    >>> frame.positions([[10, 0, 0]] * u.kpc)
-    array([[1., 0., 0.]])
-    >>> frame.accelerations([[-1.0, 0, 0]])
-    <Quantity [[-5000.,     0.,     0.]] km2 / (kpc s2)>
-    """
-
-    length: Quantity
+    length: Quantity  # what becomes 1, in units of length and velocity (or without unit, for stars that have none)
     velocity: Quantity
-    centre: Quantity
+    centre: Quantity  # position (3,) and velocity (3,) that become 0
     motion: Quantity
 
     @property

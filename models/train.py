@@ -4,6 +4,7 @@ Each recipe is complete: its stars are drawn from a seed, its training resumes f
 interrupted, and the finished ensemble is written to ``models/NAME``. A recipe with ``prior`` learns from noisy stars
 that were denoised with that ensemble. One with ``start`` first learns its stars that way, and goes on from there. One
 with ``n_repeats`` learns a table of stars with units, as chapter 14 does, and is calibrated by as many repetitions.
+To try a recipe, give ``--stars`` and ``--output``: fewer stars, another folder, no checkpoints.
 """
 
 import argparse
@@ -12,27 +13,27 @@ from pathlib import Path
 import numpy as np
 
 import dfaccel as da
-from dfaccel import snapshot
-from dfaccel.calibration import fit_calibrated
-from dfaccel.demonstration import Unseen
+from dfaccel.gravity.calibration import fit_calibrated
+from dfaccel.systems.from_galpy import Unseen
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "models"
 N_STARS = 1_000_000
 SPHERICAL = {
-    "symmetry": "spherical",
+    "coordinates": "spherical",
     "n_flows": 4,
     "spec": da.FlowSpec(n_transforms=6),
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
 ADAM = {**SPHERICAL, "config": da.TrainConfig(n_epochs=8, bootstrap=True, matrix_rate=0.0)}  # before there was Muon
 SCRATCH = {
-    "symmetry": "none",
+    "coordinates": "radial",
     "n_flows": 6,
     "spec": da.FlowSpec(),
     "config": da.TrainConfig(n_epochs=8, bootstrap=True),
 }
 FREE = {  # a small correction of a spherical fit to the same stars
-    "symmetry": "none",
+    "coordinates": "radial",
     "n_flows": 4,
     "spec": da.FlowSpec(n_transforms=4, hidden_features=32),
     "config": da.TrainConfig(n_epochs=2, bootstrap=True, learning_rate=1e-3, matrix_rate=5e-3),
@@ -40,13 +41,13 @@ FREE = {  # a small correction of a spherical fit to the same stars
 }
 DISC = {
     "system": da.Disc(),
-    "symmetry": "axisymmetric",
+    "coordinates": "axisymmetric",
     "n_flows": 4,
     "spec": da.FlowSpec(),
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
 SNAPSHOT = {  # the settings of chapter 14
-    "symmetry": "spherical",
+    "coordinates": "spherical",
     "n_flows": 8,
     "spec": da.FlowSpec(n_transforms=4, hidden_features=32),
     "config": da.TrainConfig(n_epochs=12, batch_size=500, bootstrap=True),
@@ -71,69 +72,60 @@ RECIPES = {
 N_CANDIDATES = 16  # truths proposed for a noisy star
 
 
-def observed(recipe: dict) -> np.ndarray:
-    """Return the stars (1000000, 6) of a recipe as they are seen."""
-    stars = system(recipe).sample(N_STARS, rng=recipe["seed"])
-    return da.add_noise(stars, recipe.get("noise", 0.0), rng=[recipe["seed"], 1])
-
-
-def system(recipe: dict) -> da.Hernquist | da.Disc:
+def system(recipe: dict) -> da.DistributionFunction:
     """Return the system of a recipe."""
     return recipe.get("system") or da.Hernquist(beta=recipe["beta"])
 
 
-def train(name: str) -> None:
-    """Train one ensemble and write it to ``models/NAME``.
-
-    Parameters
-    ----------
-    name : str
-        Recipe.
-    """
-    recipe = RECIPES[name]
-    stars, seed = observed(recipe), recipe["seed"]
+def train(recipe: dict, n_stars: int, folder: Path | None) -> da.FlowEnsemble:
+    """Train the ensemble of a recipe, with checkpoints in a folder."""
+    seed, noise = recipe["seed"], recipe.get("noise", 0.0)
+    stars = da.add_noise(system(recipe).sample(n_stars, rng=seed), noise, rng=[seed, 1])
     if "prior" in recipe:
-        prior = da.load(ROOT / "models" / recipe["prior"])
-        stars = da.denoise(stars, recipe["noise"], prior, n_candidates=N_CANDIDATES, rng=[seed, 2, 0])
+        prior = da.load(MODELS / recipe["prior"])
+        stars = da.denoise(stars, noise, prior, n_candidates=N_CANDIDATES, rng=[seed, 2, 0])
         seed = [seed, 3, 0]
-    names = ("n_flows", "spec", "config", "symmetry")
-    options, folder = {key: recipe[key] for key in names}, ROOT / "_build/training" / name
+    options = {key: recipe[key] for key in ("n_flows", "spec", "config", "coordinates")}
     if "start" in recipe:
-        options["prior"] = da.fit(stars, rng=[*np.atleast_1d(seed), 4], checkpoint=folder / "start", **recipe["start"])
+        start = folder and folder / "start"
+        options["prior"] = da.fit(stars, rng=[*np.atleast_1d(seed), 4], checkpoint=start, **recipe["start"])
     model = da.fit(stars, rng=seed, checkpoint=folder, **options)
     described = {"name": repr(system(recipe)), **{key: recipe.get(key) for key in ("beta", "seed", "noise", "prior")}}
-    model.metadata |= {
-        "command": f"python models/train.py {name}",
-        "system": described,
-        "units": "G = mass = scale radius = 1",
-    }
-    da.save(model, ROOT / "models" / name)
+    model.metadata |= {"system": described, "units": "G = mass = scale radius = 1"}
+    return model
 
 
-def learn_snapshot(name: str) -> None:
-    """Train the ensemble of a table of stars, calibrate its errors and write it to ``models/NAME``.
-
-    Parameters
-    ----------
-    name : str
-        Recipe.
-    """
-    recipe = RECIPES[name]
-    options = {key: recipe[key] for key in ("n_flows", "spec", "config", "symmetry", "n_repeats", "n_velocities")}
-    stars = snapshot.take(recipe["system"].table(recipe["n_stars"], rng=recipe["seed"]))
+def learn_snapshot(recipe: dict, n_stars: int, folder: Path | None) -> da.FlowEnsemble:
+    """Train the ensemble of a table of stars, and calibrate its errors."""
+    names = ("n_flows", "spec", "config", "coordinates", "n_repeats", "n_velocities")
+    options = {key: recipe[key] for key in names}
+    stars = da.snapshot.take(recipe["system"].table(n_stars, rng=recipe["seed"]))
     points = stars.spread(50, rng=[recipe["seed"], 1])
-    model = fit_calibrated(stars.w, points, rng=recipe["seed"], checkpoint=ROOT / "_build/training" / name, **options)
+    model = fit_calibrated(stars.w, points, rng=recipe["seed"], checkpoint=folder, **options)
     model.metadata |= {
-        "command": f"python models/train.py {name}",
         "system": {"name": repr(recipe["system"]), "seed": recipe["seed"]},
         "units": "those of the frame: the median radius, and the root mean square of a velocity component",
         "frame": stars.frame.to_dict(),
     }
-    da.save(model, ROOT / "models" / name)
+    return model
+
+
+def main() -> None:
+    """Train what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="+", choices=RECIPES)
+    parser.add_argument("--stars", type=int, help="how many, those of the recipe if not given")
+    parser.add_argument("--output", type=Path, default=MODELS, help="folder in which NAME is written")
+    arguments = parser.parse_args()
+    if arguments.stars and arguments.output.resolve() == MODELS:
+        parser.error("give --output with --stars, so that the book's models stay as they are")
+    for name in arguments.name:
+        recipe, folder = RECIPES[name], None if arguments.stars else ROOT / "_build/training" / name
+        n_stars = arguments.stars or recipe.get("n_stars", N_STARS)
+        model = (learn_snapshot if "n_repeats" in recipe else train)(recipe, n_stars, folder)
+        model.metadata["command"] = f"python models/train.py {name}"
+        da.save(model, arguments.output / name)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="+", choices=RECIPES)
-    for chosen in parser.parse_args().name:
-        (learn_snapshot if "n_repeats" in RECIPES[chosen] else train)(chosen)
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,7 @@ from scipy import stats
 
 import dfaccel as da
 from dfaccel.coordinates import coordinate_map
-from dfaccel.ensemble import FlowEnsemble
-from dfaccel.flows import Layout
+from dfaccel.flows.ensemble import FlowEnsemble
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +33,14 @@ def site(root: Path) -> Path:
     if not (folder / "index.html").is_file():
         pytest.skip("the site is not built: make test builds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a browser; tests that need one are skipped, by name, where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    path = os.environ.get("CHROMIUM") or next((found for name in names if (found := shutil.which(name))), None)
+    return path or pytest.skip("there is no Chromium or Chrome on this machine")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -111,12 +119,12 @@ def bound_velocities():
 def ensemble():
     """Make an ensemble of untrained flows, their weights shaken so that the density is far from Gaussian."""
 
-    def make(symmetry="none", *, n_flows=2, position_map="radial", time_reversal=False, shake=0.1, seed=0, spec=None):
+    def make(coordinates="radial", *, n_flows=2, time_reversal=False, shake=0.1, seed=0, spec=None):
         stars = da.Plummer().sample(2000, rng=seed)
-        spec = spec or da.FlowSpec(3, 8, n_blocks=1, position_map=position_map)
-        coordinates = coordinate_map(stars, symmetry, position_map=position_map, time_reversal=time_reversal)
+        spec = spec or da.FlowSpec(3, 8, n_blocks=1)
+        coordinates = coordinate_map(stars, coordinates, time_reversal=time_reversal)
         y = coordinates.forward(torch.from_numpy(stars))[0]
-        layout = Layout(spec, coordinates.features)
+        layout = spec.layout(coordinates.features)
         theta = layout.initial(list(range(seed, seed + n_flows)))
         for name, array in layout.unpack(theta).items():  # views: start from scales near one, as a trained flow has
             if name.endswith("final_layer.bias"):

@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import re
-import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,21 +35,14 @@ EXPLORERS = {
 pytestmark = [pytest.mark.site, pytest.mark.browser]
 
 
-def chromium():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    return os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """A file server that prints nothing."""
-
+class Silent(SimpleHTTPRequestHandler):
     def log_message(self, *args):
-        """Print nothing."""
+        pass
 
 
 @pytest.fixture(scope="module")
 def address(site):
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=site)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -59,13 +51,11 @@ def address(site):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if chromium() is None:
-        pytest.skip("there is no Chromium or Chrome on this machine")
+def browser(chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser
         browser.close()
 

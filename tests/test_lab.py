@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,11 +25,6 @@ SAID = """before => {
 PATIENCE = 900_000  # milliseconds; seconds are enough on a machine that does nothing else
 
 
-def chromium():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    return os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Copy the chapter, at the sizes of the tests, and put a note before it."""
@@ -48,10 +42,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lab(folder):
+def lab(folder, chromium):  # noqa: ARG001 - skipped where there is none
     """Start JupyterLab with nobody's settings, for this machine only; give its address."""
-    if chromium() is None:
-        pytest.skip("there is no Chromium or Chrome on this machine")
     settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # cells out of sight are there
@@ -113,11 +105,11 @@ def move(page, sliders):
 
 
 @pytest.mark.browser
-def test_a_chapter_runs_in_jupyterlab(lab, folder):
+def test_a_chapter_runs_in_jupyterlab(lab, folder, chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/notebooks/{CHAPTER}.ipynb")

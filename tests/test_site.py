@@ -1,8 +1,10 @@
-"""The built site: complete, linked, described."""
+"""The built site: complete, linked, described, and reproducible from what it holds."""
 
 from __future__ import annotations
 
 import functools
+import json
+import re
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -46,8 +48,10 @@ def test_links_and_images_inside_the_site_resolve(page):
     assert not broken
 
 
-def test_tables_are_tables(page):
-    assert not [text for tag in parse(page).find_all("p") if (text := tag.get_text()).lstrip().startswith("|")]
+def test_nothing_of_the_source_shows(page):
+    main = parse(page).find("main")
+    assert not [text for tag in main.find_all("p") if (text := tag.get_text()).lstrip().startswith("|")]
+    assert not re.search(r"\{\{|\{%|see the run times|# Parameters|\bda\.record\(", main.get_text())
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
@@ -61,9 +65,32 @@ def test_every_image_says_what_it_shows(page):
     assert not [image.get("src") for image in images if len(image.get("alt", "").split()) < 3]
 
 
-def test_every_chapter_shows_its_time_and_hides_the_injected_parameters(page):
+def test_every_page_says_its_version(page, site):
+    for path in (page, *(site / f"{name}.html" for name in ("404", "search", "genindex"))):
+        made = parse(path).select_one("p.made").get_text()
+        assert re.search(r"^dfaccel [\d.]+, commit \S+, built on [\d-]{10}$", made), path
+
+
+def test_a_chapter_has_its_time_a_short_address_and_a_row_in_the_tables(page, site):
     if page.parent.name == "notebooks":
-        text = parse(page).find("main").get_text()
-        assert "Time to run" in text
-        assert "see the run times" not in text
-        assert "# Parameters" not in text
+        assert "Time to run" in parse(page).find("main").get_text()
+        short = parse(site / f"{page.stem[:2]}.html")
+        assert short.a["href"] == f"notebooks/{page.name}"
+        assert short.find("meta", attrs={"http-equiv": "refresh"})["content"] == f"0; url=notebooks/{page.name}"
+        for name in ("run_times", "ledger"):
+            assert parse(site / "book" / f"{name}.html").find("main").find("a", href=f"../notebooks/{page.name}"), name
+
+
+def test_its_figures_can_be_made_again_from_the_notebook_beside_them(page, site):
+    if page.parent.name == "notebooks":
+        boxes = parse(page).select("details.reproduce")
+        downloaded = json.loads((site / "_sources" / "notebooks" / f"{page.stem}.ipynb").read_text(encoding="utf-8"))
+        cells = [cell for cell in downloaded["cells"] if cell["cell_type"] == "code"]
+        figures = {n: c for n, c in enumerate(cells, 1) if "figure" in c["metadata"].get("mystnb", {})}
+        numbers = [int(re.search(r"code cell (\d+) of (\d+)", box.get_text())[1]) for box in boxes]
+        assert numbers == list(figures)
+        for box, number in zip(boxes, numbers, strict=True):
+            assert cells[number - 1]["execution_count"] == number  # which is what Jupyter prints beside it
+            assert cells[number - 1]["outputs"]
+            assert box.find_previous("figure")["id"] == figures[number]["metadata"]["mystnb"]["figure"]["name"]
+            assert (page.parent / box.a["href"]).is_file()

@@ -1,43 +1,27 @@
-"""What every spherical equilibrium system shares: units, truncation, and stars from radii and speeds."""
+"""What every distribution function offers, and what the spherical systems share: units, truncation, drawing stars."""
 
-from abc import ABC, abstractmethod
 from dataclasses import fields, replace
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from dfaccel.checks import count, positive
-
-__all__ = ["SphericalSystem"]
+from dfaccel import _check as check
+from dfaccel.coordinates import CoordinateMap, coordinate_map
 
 Array = Any  # a NumPy array or a torch tensor; the same type comes out
 CHUNK = 16_384  # stars drawn at a time: the work arrays stay in the cache
 
 
 def namespace(array: Array) -> ModuleType:
-    """Return the module, NumPy or torch, whose functions apply to `array`."""
+    """Return the module, NumPy or torch, whose functions apply to ``array``."""
     return torch if isinstance(array, torch.Tensor) else np
 
 
-def horner(coefficients: list[float], t: Array) -> Array:
-    """Return the polynomial c0 + c1 t + c2 t^2 + ... by Horner's rule."""
-    total = coefficients[-1] + 0 * t
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * t + coefficient
-    return total
-
-
 def real(value: ArrayLike | torch.Tensor, name: str, size: int | None = None) -> Array:
-    """Return `value` as a float array or tensor whose last axis has `size` entries.
-
-    Raises
-    ------
-    ValueError
-        If it has not.
-    """
+    """Return ``value`` as a float array or tensor, or raise if its last axis does not have ``size`` entries."""
     if isinstance(value, torch.Tensor):
         array = value if value.is_floating_point() else value.double()
     else:
@@ -47,12 +31,75 @@ def real(value: ArrayLike | torch.Tensor, name: str, size: int | None = None) ->
     return array
 
 
-class SphericalSystem(ABC):
+class DistributionFunction(Protocol):
+    """A distribution function: a system, a `FlowEnsemble`, or a class of your own that inherits from this one.
+
+    Your class gives ``log_df``, for NumPy arrays and torch tensors, and ``sample``; it inherits the other methods. A
+    learned distribution function has K members; every other has K = 1.
+
+    Examples
+    --------
+    >>> class Gaussian(DistributionFunction):
+    ...     def log_df(self, w):
+    ...         return -0.5 * (w**2).sum(-1) - 3 * np.log(2 * np.pi)
+    ...
+    ...     def sample(self, n, *, rng):
+    ...         return np.random.default_rng(rng).standard_normal((n, 6))
+    >>> Gaussian().score([[1.0, 0, 0, 0, 2, 0]])
+    array([[-1., -0., -0., -0., -2., -0.]])
+    """
+
+    def log_df(self, w: Array) -> Array:
+        """Return ln f (n,), per length^3 velocity^3, at phase-space points ``w`` (n, 6); -inf where f vanishes."""
+        ...
+
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+        """Draw stars (n, 6)."""
+        ...
+
+    def score(self, w: ArrayLike) -> NDArray[np.float64]:
+        """Return the gradient (n, 6) of ln f at ``w`` (n, 6)."""
+        return self.members_score(w)[1][0]
+
+    def members_score(self, w: ArrayLike) -> tuple[NDArray, ...]:
+        """Return ln f (K, n) and its gradient (K, n, 6) at ``w`` (n, 6)."""
+        return _derivatives(self, w, second=False)
+
+    def members_hessian(self, w: ArrayLike) -> tuple[NDArray, ...]:
+        """Return ln f (K, n), its gradient (K, n, 6) and that gradient's derivatives by position (K, n, 3, 6)."""
+        return _derivatives(self, w, second=True)
+
+    def neighbourhood(self, stars: NDArray) -> CoordinateMap:
+        """Return the coordinates in which neighbours of ``stars`` (n, 6) are sought: those of no symmetry."""
+        return coordinate_map(stars)
+
+    def lenders(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return stars (n, 6) that lend their velocities."""
+        return self.sample(n, rng=rng)
+
+    def stars_near(self, points: NDArray) -> NDArray[np.float64]:
+        """Return how many training stars lie near each of ``points`` (m, 3): infinitely many if nothing was learned."""
+        return np.full(len(points), np.inf)
+
+
+def _derivatives(df: DistributionFunction, w: ArrayLike, *, second: bool) -> tuple[NDArray, ...]:
+    """Return ln f, its gradient and, if asked, that gradient's derivatives by position, with an axis for the member."""
+    points = torch.from_numpy(check.phase_space(w)).requires_grad_()
+    log_f = df.log_df(points)
+    (score,) = torch.autograd.grad(log_f.sum(), points, create_graph=second)
+    results = [log_f, score]
+    if second:
+        rows = [torch.autograd.grad(score[:, i].sum(), points, retain_graph=True)[0] for i in range(3)]
+        results.append(torch.stack(rows, dim=1))
+    return tuple(result.detach().numpy()[None] for result in results)
+
+
+class SphericalSystem(DistributionFunction):
     """A spherical stellar system in equilibrium in the gravity of its own mass.
 
-    A subclass is a frozen dataclass that gives the formulas in natural units, G = mass = scale = 1, as the methods
-    with an underscore; this class supplies the user's units, the truncation and the stars. Every method takes NumPy
-    arrays (or lists) and torch tensors and returns the same type; torch results can be differentiated.
+    A subclass is a frozen dataclass that gives the formulas below in natural units, G = mass = scale = 1; this class
+    supplies the user's units, the truncation and the stars. Methods take NumPy arrays (or lists) and torch tensors of
+    any shape (..., 3), (..., 6) or, for radii, (...). They return the same type; torch results can be differentiated.
     """
 
     mass: float
@@ -60,42 +107,19 @@ class SphericalSystem(ABC):
     G: float
     r_max: float
 
-    def __post_init__(self) -> None:
-        """Check the parameters."""
-        for name in ("mass", "scale", "G", "r_max"):
-            object.__setattr__(self, name, positive(getattr(self, name), name, infinite=name == "r_max"))
-
-    # ---- formulas in natural units; r2 is the squared radius (smooth at the centre, which r is not) ----
-
-    @abstractmethod
+    # r2 is the squared radius, which is smooth at the centre; the radius is not
     def _potential(self, r2: Array) -> Array: ...
-
-    @abstractmethod
-    def _pull(self, r2: Array) -> Array:
-        """M(<r) / r^3."""
-
-    @abstractmethod
+    def _pull(self, r2: Array) -> Array: ...  # M(<r) / r^3
     def _density(self, r2: Array) -> Array: ...
-
-    @abstractmethod
     def _enclosed(self, r: Array) -> Array: ...
-
-    @abstractmethod
     def _dispersion2(self, r: Array) -> Array: ...
+    def _log_df(self, x: Array, v: Array, outside: Array) -> Array: ...  # -inf where unbound or `outside`
+    def _radius(self, u: NDArray) -> NDArray: ...  # that encloses the mass u, 0 < u < 1
+    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]: ...  # speed, cos(v, x)
 
-    @abstractmethod
-    def _log_df(self, x: Array, v: Array, outside: Array) -> Array:
-        """Log f of the untruncated system; -inf for unbound stars and where `outside` is true."""
-
-    @abstractmethod
-    def _radius(self, u: NDArray) -> NDArray:
-        """Radius that encloses the mass u, 0 < u < 1."""
-
-    @abstractmethod
-    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-        """Speeds at the radii r and the cosines of their angles from the radial direction."""
-
-    # ---- the public face, in the user's units ----
+    def __post_init__(self) -> None:
+        check.settle(self, "mass", "scale", "G")
+        check.settle(self, "r_max", infinite=True)
 
     @property
     def velocity_unit(self) -> float:
@@ -107,99 +131,34 @@ class SphericalSystem(ABC):
         return (x * x).sum(-1)
 
     def potential(self, x: Array) -> Array:
-        """Return the gravitational potential, zero at infinity.
-
-        Parameters
-        ----------
-        x
-            Cartesian positions, shape (..., 3), in units of length.
-
-        Returns
-        -------
-        Array
-            Potential, shape (...), in units of velocity squared.
-
-        Raises
-        ------
-        ValueError
-            If the last axis of `x` does not have three entries.
-        """
+        """Return the gravitational potential (...) at positions ``x`` (..., 3), zero at infinity."""
         return self.velocity_unit**2 * self._potential(self._r2(x))
 
     def acceleration(self, x: Array) -> Array:
-        """Return the acceleration, minus the gradient of the potential.
-
-        Parameters
-        ----------
-        x
-            Cartesian positions, shape (..., 3), in units of length. At the exact centre the result is zero.
-
-        Returns
-        -------
-        Array
-            Acceleration, shape (..., 3), in units of velocity squared per length.
-
-        Raises
-        ------
-        ValueError
-            If the last axis of `x` does not have three entries.
-        """
+        """Return the acceleration (..., 3) at positions ``x`` (..., 3), minus the potential's gradient (or zero at x = 0)."""
         x = real(x, "x", 3) / self.scale
         return -(self.velocity_unit**2) / self.scale * self._pull((x * x).sum(-1))[..., None] * x
 
     def density(self, x: Array) -> Array:
-        """Return the mass density that makes the potential (the whole system's, also when it is truncated).
-
-        Parameters
-        ----------
-        x
-            Cartesian positions, shape (..., 3), in units of length.
-
-        Returns
-        -------
-        Array
-            Density, shape (...), in units of mass per length cubed.
-
-        Raises
-        ------
-        ValueError
-            If the last axis of `x` does not have three entries.
-        """
+        """Return the mass density (...) at ``x`` (..., 3) that makes the potential: the whole, untruncated system's."""
         with np.errstate(divide="ignore"):  # infinite at the centre of a cusp
             return self.mass / self.scale**3 * self._density(self._r2(x))
 
     def enclosed_mass(self, r: Array) -> Array:
-        """Return the mass inside the radius r, shape (...) as `r` (the whole system's, also when it is truncated)."""
+        """Return the mass inside the radius r, also (...); the whole, untruncated system's."""
         return self.mass * self._enclosed(real(r, "r") / self.scale)
 
     def escape_speed(self, r: Array) -> Array:
-        """Return the escape speed, the square root of minus twice the potential, at radius r, shape (...) as `r`."""
+        """Return the escape speed, the square root of minus twice the potential, at radius r, also (...)."""
         r = real(r, "r") / self.scale
         return self.velocity_unit * (-2 * self._potential(r * r)) ** 0.5
 
     def velocity_dispersion(self, r: Array) -> Array:
-        """Return the radial velocity dispersion at radius r, shape (...) as `r`, in units of velocity."""
+        """Return the radial velocity dispersion at radius r, also (...)."""
         return self.velocity_unit * self._dispersion2(real(r, "r") / self.scale) ** 0.5
 
     def log_df(self, w: Array) -> Array:
-        """Return the natural logarithm of the distribution function.
-
-        Parameters
-        ----------
-        w
-            Phase-space coordinates x y z vx vy vz, shape (..., 6), in units of length and velocity.
-
-        Returns
-        -------
-        Array
-            Log of the probability density per (length velocity)^3, shape (...): its exponential integrates to one
-            over phase space, inside `r_max` if the system is truncated. Minus infinity outside the support.
-
-        Raises
-        ------
-        ValueError
-            If the last axis of `w` does not have six entries.
-        """
+        """Return ln f (...) at ``w`` (..., 6), per length^3 velocity^3; f integrates to one within ``r_max``."""
         w = real(w, "w", 6)
         x, v = w[..., :3] / self.scale, w[..., 3:] / self.velocity_unit
         outside = (x * x).sum(-1) >= (self.r_max / self.scale) ** 2
@@ -208,54 +167,24 @@ class SphericalSystem(ABC):
         return log_f - np.log(self._kept) - 3 * np.log(self.scale * self.velocity_unit)
 
     def truncated(self, r_max: float) -> Self:
-        """Return the same system without the stars at r >= `r_max`.
-
-        The potential stays that of the whole system; the distribution function is divided by the share of the mass
-        that is kept.
-
-        Raises
-        ------
-        ValueError
-            If `r_max` is not positive.
-        """
-        return replace(self, r_max=positive(r_max, "r_max", infinite=True))
+        """Return the same system, its potential unchanged, without the stars at radii of at least ``r_max``."""
+        return replace(self, r_max=r_max)
 
     @property
     def _kept(self) -> float:
         """Share of the mass inside r_max."""
         return 1.0 if np.isinf(self.r_max) else float(self._enclosed(np.float64(self.r_max / self.scale)))
 
-    def sample(self, n: int, rng: np.random.Generator | int) -> NDArray[np.float64]:
-        """Draw independent stars from the distribution function, exactly.
-
-        Parameters
-        ----------
-        n
-            Number of stars.
-        rng
-            Random generator or seed.
-
-        Returns
-        -------
-        ndarray
-            Phase-space coordinates x y z vx vy vz, shape (n, 6), in units of length and velocity.
-
-        Raises
-        ------
-        TypeError
-            If `n` is not an integer.
-        ValueError
-            If ``n < 1``.
-        """
-        n, rng = count(n, "n"), np.random.default_rng(rng)
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+        """Draw independent stars (n, 6) from the distribution function, exactly."""
+        n, rng = check.count(n, "n"), np.random.default_rng(rng)
         w = np.empty((n, 6))
         edge = np.nextafter(self.r_max / self.scale, 0)
         for start in range(0, n, CHUNK):
             rows = w[start : start + CHUNK]
             u = np.maximum(rng.random(len(rows)), 2.0**-54) * self._kept
             r = np.minimum(self._radius(u), edge)
-            speed, cosine = self._velocity(r, rng)
-            _place(rows, r, speed, cosine, rng)
+            _place(rows, r, *self._velocity(r, rng), rng)
         w[:, :3] *= self.scale
         w[:, 3:] *= self.velocity_unit
         return w

@@ -1,49 +1,42 @@
-"""Miyamoto and Nagai's potential, and a disc of stars that has come to rest in it."""
+"""The Miyamoto-Nagai potential, and a disc of stars in equilibrium in it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincinv
 
-from dfaccel.checks import count, positive
-from dfaccel.orbits import integrate
+from dfaccel import _check as check
 from dfaccel.systems.base import Array, namespace, real
-
-__all__ = ["Disc", "MiyamotoNagai"]
+from dfaccel.systems.orbits import integrate
 
 
 @dataclass(frozen=True)
 class MiyamotoNagai:
-    r"""The Miyamoto & Nagai (1975) potential.
+    r"""The Miyamoto & Nagai (1975) potential; its methods return NumPy arrays or torch tensors as they take them.
 
     .. math:: \Phi = -\frac{GM}{\sqrt{R^2 + (a + \sqrt{z^2 + b^2})^2}}
 
     Parameters
     ----------
-    mass
-        Total mass.
-    a, b
+    mass, G : float
+        Total mass, and gravitational constant in the user's units.
+    a, b : float
         Scale lengths along and across the plane; a = 0 is a Plummer sphere.
-    G
-        Gravitational constant in the user's units.
 
     Raises
     ------
-    TypeError
-        If a parameter is not a number.
-    ValueError
-        If a parameter is not positive (`a` may be zero).
+    TypeError, ValueError
+        If a parameter is not a positive number (`a` may be zero).
 
     Notes
     -----
-    Source: Miyamoto & Nagai (1975), PASJ 27, 533; Binney & Tremaine (2008), eq. 2.69. All methods take NumPy arrays
-    (or lists) or torch tensors and return the same type.
+    Source: Miyamoto & Nagai (1975), PASJ 27, 533; Binney & Tremaine (2008), eq. 2.69.
 
     Examples
     --------
@@ -57,10 +50,8 @@ class MiyamotoNagai:
     G: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
-        for name in ("mass", "b", "G"):
-            object.__setattr__(self, name, positive(getattr(self, name), name))
-        object.__setattr__(self, "a", 0.0 if self.a == 0 else positive(self.a, "a"))
+        check.settle(self, "mass", "b", "G")
+        check.settle(self, "a", zero=True)
 
     def _parts(self, x: Array) -> tuple[Array, Array, Array]:
         """Return R^2, s = sqrt(z^2 + b^2) and D^2 = R^2 + (a + s)^2."""
@@ -72,11 +63,11 @@ class MiyamotoNagai:
         return big_r2, s, big_r2 + q * q
 
     def potential(self, x: Array) -> Array:
-        """Return the potential (...) at positions `x` (..., 3), zero at infinity."""
+        """Return the potential (...) at positions ``x`` (..., 3), zero at infinity."""
         return -self.G * self.mass / self._parts(real(x, "x", 3))[2] ** 0.5
 
     def acceleration(self, x: Array) -> Array:
-        """Return the acceleration (..., 3) at positions `x` (..., 3), minus the gradient of the potential."""
+        """Return the acceleration (..., 3) at positions ``x`` (..., 3), minus the gradient of the potential."""
         x = real(x, "x", 3)
         _, s, d2 = self._parts(x)
         xp = namespace(x)
@@ -87,73 +78,62 @@ class MiyamotoNagai:
         return xp.moveaxis(parts, 0, -1)
 
     def density(self, x: Array) -> Array:
-        """Return the mass density (...) at positions `x` (..., 3), that of Poisson's equation."""
+        """Return the mass density (...) at positions ``x`` (..., 3), that of Poisson's equation."""
         big_r2, s, d2 = self._parts(real(x, "x", 3))
         shape = self.a * big_r2 + (self.a + 3 * s) * (self.a + s) ** 2
         return self.b**2 * self.mass / (4 * np.pi) * shape / (d2**2.5 * s**3)
 
     def escape_speed(self, x: Array) -> Array:
-        """Return the escape speed (...) at positions `x` (..., 3)."""
+        """Return the escape speed (...) at positions ``x`` (..., 3)."""
         return (-2 * self.potential(x)) ** 0.5
 
     def circular_speed(self, radius: Array) -> Array:
-        """Return the speed (...) of the circular orbit in the plane at `radius` (...)."""
+        """Return the speed (...) of the circular orbit in the plane at ``radius`` (...)."""
         radius = real(radius, "radius")
         return (self.G * self.mass) ** 0.5 * radius / (radius * radius + (self.a + self.b) ** 2) ** 0.75
 
     def rate(self, w: Array) -> Array:
-        """Return how fast the force along an orbit changes at most, per unit time (...), for stars `w` (..., 6).
-
-        It is the frequency of small vertical oscillations plus the speed with which the star crosses the plane over b.
-        """
+        """Return an upper bound (...) of the rate at which the force on stars ``w`` (..., 6) changes along their orbits."""
         w = real(w, "w", 6)
         x = w[..., :3]
         flat = namespace(x).stack([x[..., 0], x[..., 1], 0 * x[..., 2]], -1)
         _, s, d2 = self._parts(flat)
-        vertical = (self.G * self.mass * (1 + self.a / s)) ** 0.5 / d2**0.75
-        crossing = w[..., 5] ** 2 + 2 * (self.potential(x) - self.potential(flat))
+        vertical = (self.G * self.mass * (1 + self.a / s)) ** 0.5 / d2**0.75  # frequency of small oscillations in z
+        crossing = w[..., 5] ** 2 + 2 * (self.potential(x) - self.potential(flat))  # squared v_z in the plane
         return vertical + crossing**0.5 / self.b
 
 
 @dataclass(frozen=True)
 class Disc:
-    r"""A cool disc of stars in the gravity of a `MiyamotoNagai` potential, its orbits mixed until it is at rest.
+    r"""A cool disc of stars in the gravity of a `MiyamotoNagai` potential, mixed along its orbits to equilibrium.
 
     It has no closed distribution function. Stars begin with an exponential surface density,
     :math:`\Sigma \propto e^{-R/s}` for :math:`R < R_\mathrm{max}`, exponential heights, and velocities near those of
     circular orbits, :math:`v_\phi = v_c (1 - \lambda |\delta_1|)`, :math:`v_R = \sigma v_c \delta_2`,
-    :math:`v_z = \sigma v_c \delta_3`, with standard normal :math:`\delta` and :math:`v_c^2 = -R a_R`; they are then
-    followed for a time.
+    :math:`v_z = \sigma v_c \delta_3`, with standard normal :math:`\delta` and :math:`v_c^2 = -R a_R`. We then follow
+    their orbits for a time.
 
     Parameters
     ----------
     field : MiyamotoNagai
         Potential; the stars have no mass.
-    scale
-        Scale length s of the surface density, like all lengths in the units of the field's `a` and `b`.
-    r_max
-        Radius at which the initial disc ends.
-    height
-        Mean distance of the initial stars from the plane.
-    dispersion
+    scale, r_max, height : float
+        Scale length s, radius at which the initial disc ends, and mean distance of the initial stars from the plane.
+    dispersion : float
         Radial and vertical dispersions of the initial velocities in units of the circular speed, below one.
-    lag
-        How much slower than circular, :math:`\lambda`, below one.
-    time
-        For how long orbits are followed, in units of length over velocity; by default 600 for GM = 1 and a + b = 1.1,
-        and for other fields as many of their orbits, :math:`600\,[(a + b) / 1.1]^{3/2} / \sqrt{GM}`.
+    lag : float
+        How much slower than circular the initial stars are, :math:`\lambda`, below one.
+    time : float, optional
+        Time for which orbits are followed, in units of length over velocity; by default 600 for GM = 1 and a + b = 1.1,
+        and the same number of orbits in other fields, :math:`600\,[(a + b) / 1.1]^{3/2} / \sqrt{GM}`.
 
     Raises
     ------
-    TypeError
-        If a parameter is not a number, or the field another one.
-    ValueError
-        If a parameter is not positive (`dispersion` and `lag` may be zero), or `dispersion` or `lag` not below one.
+    TypeError, ValueError
+        If the field is another one, a parameter is not a positive number, or ``dispersion`` or ``lag`` is not in [0, 1).
 
     Notes
     -----
-    Velocities beyond the escape speed, to which large dispersions lead, are drawn again.
-
     After the disc of the public code normalising_flow_uncertainties (github.com/roy-physics), whose radii end at one
     scale length and are drawn from an exponential (a surface density that falls as exp(-R) / R).
 
@@ -162,6 +142,8 @@ class Disc:
     >>> Disc(time=1.0).sample(1000, rng=1).shape
     (1000, 6)
     """
+
+    flat = True  # the score card has points of its own for it
 
     field: MiyamotoNagai = field(default_factory=MiyamotoNagai)
     scale: float = 1.0
@@ -172,23 +154,20 @@ class Disc:
     time: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
         if not isinstance(self.field, MiyamotoNagai):
             raise TypeError(f"field must be a MiyamotoNagai potential; got {type(self.field).__name__}")
         if self.time is None:
             dynamical = ((self.field.a + self.field.b) / 1.1) ** 1.5 / math.sqrt(self.field.G * self.field.mass)
             object.__setattr__(self, "time", 600.0 * dynamical)
-        for name in ("scale", "r_max", "height", "time"):
-            object.__setattr__(self, name, positive(getattr(self, name), name))
+        check.settle(self, "scale", "r_max", "height", "time")
+        check.settle(self, "dispersion", "lag", zero=True)
         for name in ("dispersion", "lag"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, 0.0 if value == 0 else positive(value, name))
             if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be below one, in units of the circular speed; got {value}")
+                raise ValueError(f"{name} must be below one, in units of the circular speed; got {getattr(self, name)}")
 
     def initial(self, n: int, rng: np.random.Generator | int) -> NDArray[np.float64]:
         """Draw stars (n, 6) as they are before their orbits are followed."""
-        n, rng = count(n, "n"), np.random.default_rng(rng)
+        n, rng = check.count(n, "n"), np.random.default_rng(rng)
         u = np.maximum(rng.random(n), 2.0**-54)
         big_r = self.scale * gammaincinv(2, u * gammainc(2, self.r_max / self.scale))
         phi = rng.uniform(0, 2 * np.pi, n)
@@ -196,48 +175,23 @@ class Disc:
         x = np.stack([big_r * cos, big_r * sin, rng.laplace(0, self.height, n)], axis=-1)
         pull = self.field.acceleration(x)
         speed = np.sqrt(-(x[:, 0] * pull[:, 0] + x[:, 1] * pull[:, 1]))
-        escape, deviates = self.escape_speed(x), rng.standard_normal((3, n))
+        escape, deviates = self.field.escape_speed(x), rng.standard_normal((3, n))
         while True:
             v_phi = speed * (1 - self.lag * np.abs(deviates[0]))
             v_r, v_z = self.dispersion * speed * deviates[1:]
             unbound = v_phi**2 + v_r**2 + v_z**2 >= escape**2
             if not unbound.any():
                 return np.column_stack([x, v_r * cos - v_phi * sin, v_r * sin + v_phi * cos, v_z])
-            deviates[:, unbound] = rng.standard_normal((3, int(unbound.sum())))
+            deviates[:, unbound] = rng.standard_normal((3, int(unbound.sum())))  # large dispersions need this
 
-    def sample(
-        self,
-        n: int,
-        rng: np.random.Generator | int,
-        *,
-        checkpoint: str | Path | None = None,
-        device: str = "cpu",
-    ) -> NDArray[np.float64]:
-        """Draw stars (n, 6) of the disc at rest; see `dfaccel.orbits.integrate` for `checkpoint` and `device`.
-
-        Raises
-        ------
-        TypeError
-            If `n` is not an integer.
-        ValueError
-            If ``n < 1``, or the checkpoint is of another integration.
-        """
-        return integrate(
-            self.initial(n, rng), self.field, self.time, step=0.3, checkpoint=checkpoint, device=device
-        )
+    def sample(self, n: int, *, rng: np.random.Generator | int, **options: Any) -> NDArray[np.float64]:
+        """Draw stars (n, 6) of the disc in equilibrium; options are the checkpoint and device of `orbits.integrate`."""
+        return integrate(self.initial(n, rng), self.field, self.time, step=0.3, **options)
 
     def potential(self, x: Array) -> Array:
-        """Return the potential (...) at positions `x` (..., 3)."""
+        """Return the potential (...) at positions ``x`` (..., 3)."""
         return self.field.potential(x)
 
     def acceleration(self, x: Array) -> Array:
-        """Return the acceleration (..., 3) at positions `x` (..., 3)."""
+        """Return the acceleration (..., 3) at positions ``x`` (..., 3)."""
         return self.field.acceleration(x)
-
-    def escape_speed(self, x: Array) -> Array:
-        """Return the escape speed (...) at positions `x` (..., 3)."""
-        return self.field.escape_speed(x)
-
-    def circular_speed(self, radius: Array) -> Array:
-        """Return the speed (...) of the circular orbit in the plane at `radius` (...)."""
-        return self.field.circular_speed(radius)

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dfaccel.systems.base import Array, SphericalSystem, horner, namespace
-
-__all__ = ["Hernquist"]
+from dfaccel.systems.base import Array, SphericalSystem, namespace
 
 # arcsin(sqrt B) / sqrt(B (1 - B)) = sum_k c_k B^k with c_0 = 1, c_k = c_{k-1} 2k / (2k + 1); in the bracket of the
 # isotropic DF, (1 - 2B)(8B^2 - 8B - 3) = -3 - 2B + 24B^2 - 16B^3 removes the first two terms. Here: bracket / B^2.
@@ -16,11 +14,19 @@ _BRACKET = (3 * _ARCSIN[2:] + np.pad([24.0, -16.0], (0, len(_ARCSIN) - 4))).toli
 _SMALL = 0.15  # binding energy below which the series is used
 
 
+def _horner(coefficients: list[float], t: Array) -> Array:
+    """Return the polynomial c0 + c1 t + c2 t^2 + ... by Horner's rule."""
+    total = coefficients[-1] + 0 * t
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * t + coefficient
+    return total
+
+
 def _shape(b: Array, c: Array) -> Array:
     """Return K(B), which falls from 25.6 at B = 0 to 3 pi / 2 at B = 1, for 0 < b and c = 1 - b."""
     xp = namespace(b)
     small = b < _SMALL
-    series = horner(_BRACKET, xp.where(small, b, 0.0)) * c**0.5
+    series = _horner(_BRACKET, xp.where(small, b, 0.0)) * c**0.5
     b, c = xp.where(small, 0.5, b), xp.where(small, 0.5, c)
     root = b**0.5
     closed = ((1 - 2 * b) * (8 * b * b - 8 * b - 3) * c**0.5 + 3 * xp.arctan2(root, c**0.5) / root) / (b * b)
@@ -41,37 +47,31 @@ class Hernquist(SphericalSystem):
 
     Parameters
     ----------
-    mass
-        Total mass.
-    scale
-        Scale radius.
-    beta
+    mass, scale, G : float
+        Total mass, scale radius, and gravitational constant in the user's units.
+    beta : float
         Velocity anisotropy, 1 - (tangential / radial one-dimensional velocity dispersion)^2: 0 or 0.5.
-    G
-        Gravitational constant in the user's units.
-    r_max
-        Radius beyond which there are no stars; see `truncated`.
+    r_max : float
+        Radius beyond which there are no stars; the potential stays that of the whole system.
 
     Raises
     ------
-    TypeError
-        If a parameter is not a number.
-    ValueError
-        If a parameter is not positive, or `beta` is neither 0 nor 0.5.
+    TypeError, ValueError
+        If a parameter is not a positive number, or ``beta`` is neither 0 nor 0.5.
 
     Notes
     -----
     Sources: Hernquist (1990), ApJ 356, 359, equations 2, 5, 10 and 17; Baes and Dejonghe (2002), A&A 393, 485, for
     the anisotropic DF.
 
-    *Accuracy.* The bracket starts as -3 + 3 for small B and 1 - B cancels for B near 1. Written as
+    *Accuracy.* The bracket starts as -3 + 3 for small B, and 1 - B cancels for B near 1. Written as
     :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and 1 - B = r/(1+r) + v^2/2 computed
     directly, nothing cancels and nothing overflows.
 
-    *Exact isotropic speeds.* K falls monotonically from 25.6 to 3 pi/2, which makes [B/(1-B)]^{5/2} a tight
+    *Exact isotropic speeds.* K falls monotonically from 25.6 to 3 pi/2, which makes [B/(1-B)]^{5/2} a tight rejection
     envelope. With q = v/v_esc and u = q^2 (1+r) / (r+q^2), which runs from 0 to 1, B/(1-B) = (1-u)/r, and the envelope
-    q^2 [B/(1-B)]^{5/2} dq becomes u^{1/2} (1-u)^{5/2} (1+r-u)^{-5/2} du. For small r propose u = U^{2/3} and
-    accept with [(1-u)(1+r) / (1+r-u)]^{5/2}; for large r propose from Beta(3/2, 7/2) and accept with
+    q^2 [B/(1-B)]^{5/2} dq becomes u^{1/2} (1-u)^{5/2} (1+r-u)^{-5/2} du. For small r we propose u = U^{2/3} and
+    accept with [(1-u)(1+r) / (1+r-u)]^{5/2}; for large r we propose from Beta(3/2, 7/2) and accept with
     [r / (1+r-u)]^{5/2}; in both cases multiplied by K(B)/25.6.
 
     *Exact anisotropic velocities.* For beta = 1/2 the angle from the radial direction is uniform on [0, pi] and
@@ -90,7 +90,6 @@ class Hernquist(SphericalSystem):
     r_max: float = field(default=np.inf, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
         super().__post_init__()
         if self.beta not in (0.0, 0.5):
             raise ValueError(f"beta must be 0 or 0.5; got {self.beta!r}")
@@ -117,15 +116,14 @@ class Hernquist(SphericalSystem):
         xp = namespace(r)
         t = 1 / (1 + r)
         small = t < 0.25
-        series = t**5 * horner([1 / k for k in range(5, 33)], xp.where(small, t, 0.0))
+        series = t**5 * _horner([1 / k for k in range(5, 33)], xp.where(small, t, 0.0))
         safe = xp.where(small | (r == 0), 1.0, r)
-        closed = xp.log1p(1 / safe) - t * horner([1, 1 / 2, 1 / 3, 1 / 4], t)
+        closed = xp.log1p(1 / safe) - t * _horner([1, 1 / 2, 1 / 3, 1 / 4], t)
         return r * (1 + r) ** 3 * xp.where(small, series, closed)
 
     def _log_df(self, x: Array, v: Array, outside: Array) -> Array:
         xp = namespace(x)
-        r = (x * x).sum(-1) ** 0.5
-        kinetic = (v * v).sum(-1) / 2
+        r, kinetic = (x * x).sum(-1) ** 0.5, (v * v).sum(-1) / 2
         b = 1 / (1 + r) - kinetic
         outside = outside | (b <= 0)
         b = xp.where(outside, 0.5, b)
@@ -146,11 +144,10 @@ class Hernquist(SphericalSystem):
             q2, cosine = 1 - np.cbrt(rng.random(len(r))), np.cos(np.pi * rng.random(len(r)))
         else:
             q2, cosine = np.empty(len(r)), 2 * rng.random(len(r)) - 1
-            near = r < 1
-            for side in (True, False):
-                rows = np.flatnonzero(near == side)
+            for near in (True, False):
+                rows = np.flatnonzero((r < 1) == near)
                 while len(rows):
-                    drawn, accepted = _propose(r[rows], side, rng)
+                    drawn, accepted = _propose(r[rows], near, rng)
                     q2[rows[accepted]] = drawn[accepted]
                     rows = rows[~accepted]
         return np.sqrt(2 * q2 / (1 + r)), cosine

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from dfaccel.systems.base import Array, SphericalSystem, namespace
 
-__all__ = ["Plummer"]
-
 
 @dataclass(frozen=True, repr=False)
 class Plummer(SphericalSystem):
@@ -20,21 +18,15 @@ class Plummer(SphericalSystem):
 
     Parameters
     ----------
-    mass
-        Total mass.
-    scale
-        Scale radius.
-    G
-        Gravitational constant in the user's units.
-    r_max
-        Radius beyond which there are no stars; see `truncated`.
+    mass, scale, G : float
+        Total mass, scale radius, and gravitational constant in the user's units.
+    r_max : float
+        Radius beyond which there are no stars; the potential stays that of the whole system.
 
     Raises
     ------
-    TypeError
-        If a parameter is not a number.
-    ValueError
-        If a parameter is not positive.
+    TypeError, ValueError
+        If a parameter is not a positive number.
 
     Notes
     -----

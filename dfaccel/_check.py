@@ -1,0 +1,91 @@
+"""Input checks: every error says which argument, what was expected, and what came."""
+
+import math
+import operator
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+MIN_STARS = 1000
+COLUMNS = ("x", "y", "z", "vx", "vy", "vz")
+
+
+def positive(value: float, name: str, *, infinite: bool = False) -> float:
+    """Return ``value`` as a float, or raise if it is not a positive number (finite, unless infinity is allowed)."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a positive number; got {value!r}") from None
+    if not number > 0 or (math.isinf(number) and not infinite):
+        raise ValueError(f"{name} must be a positive {'' if infinite else 'finite '}number; got {value!r}")
+    return number
+
+
+def settle(instance: object, *names: str, zero: bool = False, infinite: bool = False) -> None:
+    """Check numbers of a frozen dataclass with `positive`, keep them as floats, and let zero pass if it is allowed."""
+    for name in names:
+        value = getattr(instance, name)
+        number = 0.0 if zero and value == 0 else positive(value, name, infinite=infinite)
+        object.__setattr__(instance, name, number)
+
+
+def count(n: int, name: str) -> int:
+    """Return ``n`` as an int, or raise if it is no whole number of at least one (1e6 is a float: write 1_000_000)."""
+    try:
+        if isinstance(n, bool | np.bool_):
+            raise TypeError
+        number = operator.index(n)
+    except TypeError:
+        raise TypeError(f"{name} must be a positive integer; got {n!r}") from None
+    if number < 1:
+        raise ValueError(f"{name} must be a positive integer; got {n!r}")
+    return number
+
+
+def phase_space(w: ArrayLike | torch.Tensor, name: str = "w") -> NDArray[np.float64]:
+    """Return phase-space coordinates x y z vx vy vz as a float64 array (n, 6), n > 0, or raise if one is not finite."""
+    array = np.asarray(w.detach().cpu() if isinstance(w, torch.Tensor) else w, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 6:
+        raise ValueError(f"{name} must have shape (n, 6); got {array.shape}")
+    if not len(array):
+        raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    return finite_rows(array, name)
+
+
+def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
+    """Return positions as a float64 array (m, 3), m > 0, or raise if one is not finite."""
+    array = np.asarray(x, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 3 or not len(array):
+        raise ValueError(f"{name} must have shape (m, 3), m >= 1; got {array.shape}")
+    return finite_rows(array, name)
+
+
+def finite_rows(array: NDArray, name: str, kind: str = "non-finite row", where: str = "", cure: str = "") -> NDArray:
+    """Return an array (n, d), or raise if a row holds NaN or infinity."""
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        kind += "s" if bad.sum() > 1 else ""
+        raise ValueError(f"{name} has {bad.sum()} {kind}{where}, first at index {bad.argmax()}{cure}")
+    return array
+
+
+def finite_coordinates(y: NDArray[np.float64], name: str) -> None:
+    """Raise if stars lie where the coordinates of that name are singular, so that their ``y`` (n, d) is not finite."""
+    where = f" where {name} coordinates are singular (the centre, the axis or a purely radial orbit)"
+    finite_rows(y, "stars", "row", where, "; remove them")
+
+
+def training_stars(w: NDArray[np.float64]) -> None:
+    """Raise if stars (n, 6) are too few or a column is constant; warn if more than 1 % of them are repeated."""
+    if len(w) < MIN_STARS:
+        raise ValueError(f"stars must have at least {MIN_STARS} rows to learn from; got {len(w)}")
+    constant = np.flatnonzero(np.ptp(w, axis=0) == 0)
+    if len(constant):
+        raise ValueError(f"stars has a constant column: {COLUMNS[constant[0]]}; every one must vary")
+    key = (w * np.sqrt([1, 2, 3, 5, 7, 11])).cumsum(axis=1)[:, -1]  # one number per star, so that sorting is fast
+    repeats = len(w) - len(np.unique(key))
+    if repeats > 0.01 * len(w):
+        share = f"{repeats / len(w):.1%} of the stars"
+        warnings.warn(f"{share} repeat another one; a flow takes them for clumps", stacklevel=3)

@@ -1,0 +1,1 @@
+"""Learn a distribution function with ensembles of normalizing flows."""

@@ -1,0 +1,201 @@
+"""An ensemble of flows as a distribution function in the user's units: log f, its gradient, and new stars."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from dfaccel import _check as check
+from dfaccel.coordinates import CoordinateMap
+from dfaccel.flows.maf import FlowSpec, Layout
+from dfaccel.systems.base import DistributionFunction
+
+_REACH = 0.5  # neighbourhood, in position coordinates, in which training stars are counted
+_N_REPRESENTATIVE = 100_000  # stars an ensemble draws of itself to lend their velocities
+_CHUNK = 8192  # phase-space points evaluated at a time: what fits the cache
+
+
+@dataclass(eq=False)
+class FlowEnsemble(DistributionFunction):
+    """K flows that share one architecture, one coordinate map and one standardization.
+
+    Its density is the mean of the members' densities. `dfaccel.fit` and `dfaccel.load` make it. A flow maps its
+    coordinates to those of a standard normal density or, if there is a prior, of the density of the prior's member.
+
+    Parameters
+    ----------
+    spec : FlowSpec
+        Architecture of each member.
+    coordinates : CoordinateMap
+        Map from phase space to the coordinates in which the flows learned.
+    mean, std : Tensor, shape (features,)
+        Standardization of those coordinates, float64.
+    theta, reference : Tensor, shape (n_flows, n_parameters), (n, n_positions)
+        Parameters of the members, and position coordinates of some training stars, float32.
+    metadata : dict
+        Provenance: seeds, versions, training history, checksum of the data.
+    prior : FlowEnsemble, optional
+        Ensemble of as many members from which these were started.
+
+    Raises
+    ------
+    ValueError
+        By ``log_df(w)``, ``score(w)`` and the like, if ``w`` is not a finite array of shape (n, 6), x y z vx vy vz in
+        the units of the training stars; by ``sample``, if no star drawn is finite.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> model = da.fit(da.Plummer().sample(1000, rng=1), n_flows=2, spec=da.FlowSpec(1, 4), rng=0,
+    ...                config=da.TrainConfig(n_epochs=1, batch_size=500))
+    >>> w = model.sample(5, rng=2)
+    >>> model.log_df(w).shape, model.score(w).shape, model.members_log_df(w).shape
+    ((5,), (5, 6), (2, 5))
+    """
+
+    spec: FlowSpec
+    coordinates: CoordinateMap
+    mean: Tensor
+    std: Tensor
+    theta: Tensor
+    reference: Tensor
+    metadata: dict = field(default_factory=dict)
+    prior: "FlowEnsemble | None" = None
+
+    @property
+    def n_flows(self) -> int:
+        """Number of members."""
+        return len(self.theta)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Layout of ``theta``."""
+        return self.spec.layout(self.coordinates.features)
+
+    @cached_property
+    def representative_stars(self) -> np.ndarray:
+        """Stars (100000, 6) drawn from the ensemble once and kept; always the same ones."""
+        return self.sample(_N_REPRESENTATIVE, rng=0)
+
+    @cached_property
+    def _networks(self) -> list:
+        return self.layout.networks(self.theta.detach())
+
+    def member(self, k: int) -> Self:
+        """Return the ensemble of member ``k`` alone (-1 is the last); raise IndexError if there is no such member."""
+        if not -self.n_flows <= k < self.n_flows:
+            raise IndexError(f"k must lie in {-self.n_flows}..{self.n_flows - 1}; got {k}")
+        k %= self.n_flows
+        return replace(self, theta=self.theta[k : k + 1], prior=self.prior and self.prior.member(k))
+
+    def to(self, device: str) -> Self:
+        """Return the ensemble on a torch device."""
+        moved = {name: getattr(self, name).to(device) for name in ("mean", "std", "theta")}
+        return replace(self, **moved, prior=self.prior and self.prior.to(device))
+
+    def density(self, networks: list, y: Tensor) -> Tensor:
+        """Return the log density (n_flows, n) at standardized coordinates ``y`` (n_flows, features, n)."""
+        if self.prior is None:
+            return self.layout.log_prob(networks, y)
+        z, log_scale = self.layout.transform(networks, y)
+        w = self.coordinates.inverse(z.mT.double() * self.std + self.mean, np.random.default_rng())
+        return log_scale + self.prior._log_df(w) - self.coordinates.forward(w)[1] + self.std.log().sum()
+
+    def _log_df(self, w: Tensor) -> Tensor:
+        """Return ln f (n_flows, n), float64, of each member at its own points ``w`` (n_flows, n, 6).
+
+        Where a coordinate is singular (the centre, the axis, a purely radial orbit), or so large that the network
+        overflows, it is the limit, minus infinity.
+        """
+        y, log_jacobian = self.coordinates.forward(w)
+        singular = ~torch.isfinite(y).all(-1)
+        y = ((y - self.mean) / self.std).float()
+        flips = self.coordinates.flips.to(y)
+        y = torch.cat([y * sign for sign in flips], dim=1).mT
+        log_p = self.density(self._networks, y).double().unflatten(1, (len(flips), -1))
+        log_f = torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
+        return torch.where(singular | torch.isnan(log_f), -torch.inf, log_f)
+
+    def _derivatives(self, points: Tensor, order: int) -> tuple[Tensor, ...]:
+        """Return ln f of the members and its derivatives up to ``order`` at points (n_flows, n, 6) of their own."""
+        points = points.clone().requires_grad_()
+        log_f = self._log_df(points)
+        (score,) = torch.autograd.grad(log_f.sum(), points, create_graph=order > 1)  # no cross terms between members
+        if order == 1:
+            return log_f.detach(), score
+        rows = [torch.autograd.grad(score[..., i].sum(), points, retain_graph=i < 2)[0] for i in range(3)]
+        return log_f.detach(), score.detach(), torch.stack(rows, dim=2)
+
+    def _in_chunks(self, function: Callable[[Tensor], tuple[Tensor, ...]], w: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Apply a function to points ``w`` (n, 6), a copy for each member, a chunk at a time."""
+        chunks = torch.from_numpy(check.phase_space(w)).to(self.theta.device).split(max(1, _CHUNK // self.n_flows))
+        parts = [function(chunk.expand(self.n_flows, -1, -1)) for chunk in chunks]
+        return tuple(torch.cat(part, dim=1).cpu().numpy() for part in zip(*parts, strict=True))
+
+    def members_log_df(self, w: np.ndarray) -> np.ndarray:
+        """Return ln f (n_flows, n) of each member at ``w`` (n, 6); see `log_df`."""
+        with torch.no_grad():
+            return self._in_chunks(lambda points: (self._log_df(points),), w)[0]
+
+    def log_df(self, w: np.ndarray) -> np.ndarray:
+        """Return ln f (n,) at ``w`` (n, 6), per unit length^3 velocity^3; -inf where f vanishes."""
+        return np.logaddexp.reduce(self.members_log_df(w), axis=0) - math.log(self.n_flows)
+
+    def members_score(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ln f (n_flows, n) and its gradient (n_flows, n, 6) of each member at ``w`` (n, 6)."""
+        return self._in_chunks(lambda points: self._derivatives(points, 1), w)
+
+    def members_hessian(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what `members_score` does, and the gradient's derivatives (n_flows, n, 3, 6) by x, y and z."""
+        return self._in_chunks(lambda points: self._derivatives(points, 2), w)
+
+    def score(self, w: np.ndarray) -> np.ndarray:
+        """Return the gradient (n, 6) of ln f at ``w`` (n, 6), per unit length or velocity; NaN where ln f is -inf."""
+        log_f, score = self.members_score(w)
+        total = np.logaddexp.reduce(log_f, axis=0)
+        share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
+        return np.einsum("kn,kni->ni", share, score)
+
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
+        """Draw stars (n, 6), each from a member chosen at random."""
+        check.count(n, "n")
+        rng = np.random.default_rng(rng)
+        per_member = -(-n // self.n_flows)
+        if self.prior is None:
+            z = torch.from_numpy(rng.standard_normal((self.n_flows, self.coordinates.features, per_member))).float()
+        else:
+            w = np.stack([self.prior.member(k).sample(per_member, rng=rng) for k in range(self.n_flows)])
+            z = ((self.coordinates.forward(torch.from_numpy(w))[0] - self.mean) / self.std).float().mT
+        with torch.no_grad():
+            y = torch.cat([self.layout.inverse(self._networks, c) for c in z.split(_CHUNK, dim=2)], dim=2).double()
+        y = y.transpose(1, 2).flatten(0, 1)
+        y = y[torch.from_numpy(rng.permutation(len(y))[:n])]
+        flips = self.coordinates.flips.double()
+        y = y * flips[torch.from_numpy(rng.integers(len(flips), size=n))] * self.std + self.mean
+        w = self.coordinates.inverse(y, rng).numpy()
+        lost = np.flatnonzero(~np.isfinite(w).all(axis=1))  # overflow of exp, far in the tail of a poorly trained flow
+        if len(lost) == n:
+            raise ValueError(f"none of the {n} stars drawn is finite: this flow is too poorly trained to draw from")
+        w[lost] = np.delete(w, lost, axis=0)[rng.integers(n - len(lost), size=len(lost))]
+        return w
+
+    def neighbourhood(self, stars: np.ndarray) -> CoordinateMap:
+        """Return the coordinates in which the flows learned."""
+        return self.coordinates
+
+    def lenders(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the stars (100000, 6) that lend their velocities, always the same ones."""
+        return self.representative_stars
+
+    def stars_near(self, points: np.ndarray) -> np.ndarray:
+        """Estimate how many training stars lie within `_REACH` of ``points`` (m, 3), in position coordinates."""
+        k, where = 8, self.coordinates.position_coordinates(torch.from_numpy(points)).numpy()
+        distance = cKDTree(self.reference.numpy()).query(where, k=k)[0][:, -1]
+        per_reference = self.metadata.get("n_stars", len(self.reference)) / len(self.reference)
+        return k * per_reference * (_REACH / distance) ** self.coordinates.n_positions

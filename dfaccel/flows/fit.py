@@ -1,0 +1,156 @@
+"""From stars to an ensemble: the preparation of stars, which studies share, and `fit`."""
+
+import platform
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfaccel import _check as check
+from dfaccel._files import checksum
+from dfaccel.coordinates import CoordinateMap, coordinate_map
+from dfaccel.flows.ensemble import FlowEnsemble
+from dfaccel.flows.maf import FlowSpec
+from dfaccel.flows.training import Run, TrainConfig, train
+
+_N_REFERENCE = 20_000  # training positions an ensemble keeps, to know where it has seen data
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Stars as a flow sees them, made by `prepare`: coordinates (n, features), float64, and how to standardize them."""
+
+    coordinates: CoordinateMap
+    mean: Tensor
+    std: Tensor
+    raw: Tensor
+    log_jacobian: Tensor
+
+    @cached_property
+    def y(self) -> Tensor:
+        """Standardized coordinates (n, features), float32."""
+        return ((self.raw - self.mean) / self.std).float()
+
+    @property
+    def positions(self) -> Tensor:
+        """Position coordinates (n, n_positions), float32, not standardized."""
+        return self.raw[:, : self.coordinates.n_positions].float()
+
+    def apply(self, w: np.ndarray) -> Self:
+        """Return other stars ``w`` (n, 6) in the same coordinates and with the same standardization."""
+        raw, log_jacobian = self.coordinates.forward(torch.from_numpy(w))
+        return replace(self, raw=raw, log_jacobian=log_jacobian)
+
+    def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+        """Split ``y`` at random into the stars to train on and the share ``held_out``."""
+        order, n = np.random.default_rng(seed).permutation(len(self.y)), max(1, round(held_out * len(self.y)))
+        return self.y[order[n:]], self.y[order[:n]]
+
+    def offset(self, part: slice = slice(None)) -> float:
+        """Return what to add to the mean loss of some of the stars for their cross-entropy in the user's units."""
+        return float(self.std.log().sum() - self.log_jacobian[part].mean())
+
+
+def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_reversal: bool = False) -> Prepared:
+    """Choose coordinates from stars ``w`` (n, 6), and standardize the stars in them."""
+    coordinates = coordinate_map(w, coordinates, time_reversal=time_reversal)
+    raw, log_jacobian = coordinates.forward(torch.from_numpy(w))
+    check.finite_coordinates(raw.numpy(), coordinates.name)
+    mean = torch.where((coordinates.flips < 0).any(0), 0.0, raw.mean(0))  # flips are about zero
+    return Prepared(coordinates, mean, (raw - mean).square().mean(0).sqrt(), raw, log_jacobian)
+
+
+def fit(
+    stars: np.ndarray, *, n_flows: int = 1, spec: FlowSpec | None = None, config: TrainConfig | None = None,
+    coordinates: str | CoordinateMap = "radial", time_reversal: bool = False, prior: FlowEnsemble | None = None,
+    rng: np.random.Generator | int, checkpoint: str | Path | None = None, device: str = "auto",
+) -> FlowEnsemble:
+    """Learn the distribution function of stars with an ensemble of flows, all trained at once.
+
+    The members differ in initialization and in the order of their batches and, with ``TrainConfig(bootstrap=True)``,
+    in their stars. The loss is the negative mean log-likelihood of the stars (Green & Ting 2020, arXiv:2011.04673).
+
+    Parameters
+    ----------
+    stars : ndarray, shape (n, 6)
+        Stars, x y z vx vy vz, at least 1,000, in any units of length and velocity.
+    n_flows : int
+        Number of members.
+    spec, config : FlowSpec, TrainConfig, optional
+        Architecture and schedule.
+    coordinates : {"spherical", "axisymmetric", "radial", "linear"} or CoordinateMap
+        Coordinates to learn in. The first two impose their symmetry exactly. The others impose none.
+    time_reversal : bool
+        Whether f(x, v) = f(x, -v) is imposed too.
+    prior : FlowEnsemble, optional
+        Ensemble of as many members to start from, for example with a symmetry that is likely but must not be imposed.
+        The flows begin as the identity, and only the stars move them away from it.
+    rng : Generator or int
+        Random generator or its seed. It gives independent streams for data, initialization and batch order.
+    checkpoint : str or Path, optional
+        Folder for checkpoints. A training that was killed or interrupted (KeyboardInterrupt) continues from there, to
+        the same result, when it is called again with the same arguments.
+    device : str
+        Torch device; "auto" takes CUDA if there is one.
+
+    Returns
+    -------
+    FlowEnsemble
+        The members, each in the state that gave the held-out stars the highest likelihood.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``n_flows`` is not a positive integer; if the stars have a wrong shape, are too few, are not finite, have a
+        constant column or lie where the coordinates are singular; if a name is unknown; if there is a prior and it has
+        another number of members or the coordinates a symmetry; if the checkpoint is of another training.
+    FloatingPointError
+        If the loss becomes NaN or infinite.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> stars = da.Hernquist().sample(2000, rng=1)
+    >>> model = fit(stars, spec=da.FlowSpec(n_transforms=2, hidden_features=8), coordinates="spherical",
+    ...             config=da.TrainConfig(n_epochs=1, batch_size=500), rng=0)
+    >>> model.sample(5, rng=2).shape
+    (5, 6)
+    """
+    w = check.phase_space(stars, "stars")
+    check.training_stars(w)
+    check.count(n_flows, "n_flows")
+    spec, config = spec or FlowSpec(), config or TrainConfig()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    streams = zip(("data", "initialization", "batches"), np.random.default_rng(rng).spawn(3), strict=True)
+    seeds = {name: int(child.integers(2**63)) for name, child in streams}
+
+    ready = prepare(w, coordinates, time_reversal=time_reversal)
+    coordinates = ready.coordinates
+    if prior is not None and (coordinates.features < 6 or prior.n_flows != n_flows):
+        raise ValueError(f"a prior needs as many members as are trained, and coordinates without symmetry; it has "
+                         f"{prior.n_flows} for {n_flows}, and coordinates is {coordinates.name!r}")
+    some = torch.from_numpy(np.random.default_rng(seeds["data"]).permutation(len(w))[:_N_REFERENCE])
+    nothing = torch.zeros(n_flows, 0)
+    model = FlowEnsemble(spec, coordinates, ready.mean, ready.std, nothing, ready.positions[some], prior=prior)
+    density = None if prior is None else model.to(device).density
+    parts = [part.to(device) for part in (*ready.split(config.held_out, seeds["data"]), coordinates.flips)]
+    run = Run(spec.layout(coordinates.features), config, *parts, seeds, n_flows, density)
+    identity = {
+        "kind": "training", "spec": asdict(spec), "coordinates": coordinates.to_dict(), "config": asdict(config),
+        "n_flows": n_flows, "seeds": seeds, "stars": checksum(w),
+        **({} if prior is None else {"prior": checksum(prior.theta)}),
+    }
+    train(run, None if checkpoint is None else Path(checkpoint).expanduser() / "checkpoint.safetensors", identity)
+
+    metadata = {
+        "n_stars": len(w), "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
+        "held_out_loss": run.progress["best"], "history": run.progress["history"],
+        "seconds": round(run.progress["seconds"], 1), "device": device, "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+    return replace(model, theta=run.best.cpu(), metadata=metadata)

@@ -1,0 +1,67 @@
+"""Muon for the matrices between hidden layers, Adam for all other parameters, member by member.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) follows the momentum of a matrix after it has set all
+singular values to one, so that directions with a small gradient advance as fast as those with a large one. PyTorch's
+own takes one matrix at a time. Here all hidden matrices of K flows are one batch.
+"""
+
+import torch
+from torch import Tensor
+
+from dfaccel.flows.maf import Layout
+
+_MOMENTUM = 0.95
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz step of Jordan et al. (2024): singular values to 0.7-1.2 in five
+_N_QUINTIC = 5
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """Return square matrices (..., h, h) with the same singular vectors and with singular values near one."""
+    a, b, c = _QUINTIC
+    x = matrices / (torch.linalg.matrix_norm(matrices)[..., None, None] + 1e-12)
+    for _ in range(_N_QUINTIC):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+class Optimizer:
+    """Steps for the parameters ``theta`` (K, n_parameters) of K flows, from the gradient in ``theta.grad``.
+
+    ``learning_rate`` and ``matrix_rate`` are the peak rates of Adam and of Muon. If ``matrix_rate`` is 0, Adam trains
+    the hidden matrices too.
+    """
+
+    def __init__(self, layout: Layout, theta: Tensor, learning_rate: float, matrix_rate: float) -> None:
+        self.theta, self.learning_rate, self.matrix_rate = theta, learning_rate, matrix_rate
+        self.adam = torch.optim.Adam([theta], lr=learning_rate, fused=theta.device.type in ("cpu", "cuda"))
+        self.hidden = layout.hidden.to(theta.device)
+        self.mask = layout.mask.to(theta.device)[self.hidden]
+        self.momentum = torch.zeros_like(theta[:, self.hidden]) if matrix_rate else None
+
+    def step(self, share: float) -> None:
+        """Take a step at ``share`` (0 to 1) of the peak rates."""
+        self.adam.param_groups[0]["lr"] = share * self.learning_rate
+        if self.momentum is None:
+            self.adam.step()
+            return
+        gradient = self.theta.grad[:, self.hidden]
+        self.theta.grad[:, self.hidden] = 0.0
+        self.adam.step()
+        self.momentum.lerp_(gradient, 1 - _MOMENTUM)
+        ahead = gradient.lerp(self.momentum, _MOMENTUM)  # Nesterov's
+        with torch.no_grad():
+            self.theta[:, self.hidden] -= share * self.matrix_rate * self.mask * orthogonalized(ahead)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `restore` needs."""
+        moments = {f"adam.{name}": t for name, t in self.adam.state.get(self.theta, {}).items()}
+        return moments if self.momentum is None else {**moments, "momentum": self.momentum}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from the tensors of `state`, which may be among others."""
+        moments = {n.removeprefix("adam."): t for n, t in tensors.items() if n.startswith("adam.")}
+        if moments:
+            self.adam.load_state_dict({"state": {0: moments}, "param_groups": self.adam.state_dict()["param_groups"]})
+        if self.momentum is not None:
+            self.momentum.copy_(tensors["momentum"])

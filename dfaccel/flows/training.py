@@ -1,0 +1,268 @@
+"""Training of K flows at once: the schedule, the state that a checkpoint holds, and the loop."""
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dfaccel import _check as check
+from dfaccel._files import difference, read_tensors, write_tensors
+from dfaccel.flows.maf import Layout
+from dfaccel.flows.muon import Optimizer
+
+_CHUNK = 8192  # held-out stars evaluated at a time
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How flows are trained: Muon and Adam, warm-up and cosine decay, gradients clipped member by member.
+
+    Parameters
+    ----------
+    n_epochs, batch_size : int
+        Passes over the stars, and stars per step and member.
+    learning_rate, matrix_rate : float
+        Peak rates of Adam and of Muon. Muon trains the matrices between hidden layers; if its rate is 0, Adam does.
+    warmup : float
+        Share of the steps in which the rates rise to their peaks.
+    decay : bool
+        Whether the rates then fall along a cosine to zero. If not, they stay at their peaks.
+    clip : float
+        Largest norm of a member's gradient.
+    held_out : float
+        Share of the stars held out, the same for all members. They choose the best state of each member.
+    bootstrap : bool
+        Whether each member trains on its own draw, with replacement, of the stars.
+    patience : int or None
+        A member stops when it has not improved for this many epochs, and training ends when all have stopped. None
+        trains to the end.
+    checkpoint_seconds : float
+        Time between checkpoints.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> TrainConfig(n_epochs=2).batch_size
+    1000
+    """
+
+    n_epochs: int = 10
+    batch_size: int = 1000
+    learning_rate: float = 2e-3
+    matrix_rate: float = 0.02
+    warmup: float = 0.05
+    decay: bool = True
+    clip: float = 5.0
+    held_out: float = 0.05
+    bootstrap: bool = False
+    patience: int | None = None
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("n_epochs", "batch_size") if self.patience is None else ("n_epochs", "batch_size", "patience"):
+            check.count(getattr(self, name), name)
+        for name in ("learning_rate", "clip", "checkpoint_seconds"):
+            check.positive(getattr(self, name), name)
+        if not 0 <= self.matrix_rate < math.inf:
+            raise ValueError(f"matrix_rate must be zero or positive, and finite; got {self.matrix_rate!r}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must lie in [0, 1); got {self.warmup!r}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must lie in (0, 1); got {self.held_out!r}")
+
+    def schedule(self, progress: float) -> float:
+        """Return the share of the peak learning rates at ``progress`` in [0, 1] of all steps."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        if not self.decay:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+
+
+class Run:
+    """The state of one training of k flows: all that changes is in `state` and `progress`, hence in a checkpoint.
+
+    ``stars`` and ``held_out`` (n, features) are standardized coordinates, ``flips`` (n_elements, features) the signs of
+    the discrete symmetries, ``seeds`` those of the streams "data" (bootstrap), "initialization" and "batches". With a
+    ``density`` (from networks and a batch) in place of the layout's, the flows start as the identity.
+    """
+
+    def __init__(
+        self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict, k: int,
+        density: Callable[[list, Tensor], Tensor] | None = None,
+    ) -> None:
+        self.layout, self.config, self.flips, self.seeds = layout, config, flips, seeds
+        self.density, self.whole = density or layout.log_prob, density is not None
+        self.held, self.y = held_out.T.contiguous(), stars.T.contiguous()
+        self.n = self.y.shape[1]
+        self.n_steps = self.n // config.batch_size
+        if not self.n_steps:
+            raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
+        self.stars = self._draws("data", "bootstrap", range(k), 0) if config.bootstrap else None
+        initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
+        theta = layout.initial(initial) if density is None else layout.identity(layout.initial(initial))
+        self.theta = theta.to(stars.device).requires_grad_()
+        self.best = self.theta.detach().clone()
+        self.optimizer = Optimizer(layout, self.theta, config.learning_rate, config.matrix_rate)
+        self.progress = {"epoch": 0, "step": 0, "seconds": 0.0, "running": [0.0] * k, "best": [math.inf] * k,
+                         "since": [0] * k, "history": []}
+
+    def _draws(self, stream: str, kind: str, members: Sequence[int], *key: int) -> np.ndarray:
+        """Return integers (members, n), each row from a generator of its own: bootstrap draws, batch order or flips."""
+        rngs = (np.random.default_rng([self.seeds[stream], member, *key]) for member in members)
+        high = self.n if kind == "bootstrap" else len(self.flips)
+        rows = [rng.permutation(self.n) if kind == "order" else rng.integers(high, size=self.n) for rng in rngs]
+        return np.stack(rows).astype(np.int32)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
+        """Yield the batches (members, features, batch_size) of an epoch from step ``start`` on."""
+        members, size = self.members, self.config.batch_size
+        order = self._draws("batches", "order", members, epoch)
+        if self.stars is not None:
+            order = np.take_along_axis(self.stars[members], order, axis=1)
+        signs = torch.from_numpy(self._draws("batches", "flips", members, epoch, 1)) if len(self.flips) > 1 else None
+        for step in range(start, self.n_steps):
+            part = slice(step * size, (step + 1) * size)
+            batch = self.y[:, torch.from_numpy(order[:, part].astype(np.int64))].transpose(0, 1)
+            yield batch if signs is None else batch * self.flips[signs[:, part].long()].mT
+
+    def step(self, batch: Tensor) -> Tensor:
+        """Take one step and return the loss (members,) before it."""
+        total = self.n_steps * self.config.n_epochs
+        done = self.progress["epoch"] * self.n_steps + self.progress["step"]
+        self.theta.grad = None
+        loss = -self.density(self._networks(), batch).mean(1)
+        loss.sum().backward()
+        norm = self.theta.grad.norm(dim=1, keepdim=True)
+        if not torch.isfinite(norm).all():
+            raise FloatingPointError
+        self.theta.grad *= (self.config.clip / norm).clamp_max(1.0)
+        self.optimizer.step(self.config.schedule((done + 1) / (total + 1)))
+        return loss.detach()
+
+    def validate(self) -> None:
+        """Add the losses of an epoch to the history, and keep the states that held-out stars find the most likely."""
+        members, progress = self.members, self.progress
+        with torch.no_grad():
+            networks = self._networks()
+            parts = [self.density(networks, h.expand(len(members), -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
+        values = (-torch.cat(parts, dim=1).double().mean(1)).tolist()
+        nothing = [math.nan] * len(self.theta)
+        last = progress["history"][-1] if progress["history"] else {"train": nothing, "held_out": nothing}
+        losses = {name: list(loss) for name, loss in last.items()}  # of a member that has stopped they stay
+        for member, value in zip(members, values, strict=True):
+            losses["train"][member] = progress["running"][member] / self.n_steps
+            losses["held_out"][member] = value
+            if not self.finished(member):
+                progress["since"][member] += 1
+                if value < progress["best"][member]:
+                    progress["best"][member], progress["since"][member] = value, 0
+                    self.best[member] = self.theta.detach()[member]
+        progress["history"].append(losses)
+
+    def finished(self, member: int) -> bool:
+        """Tell whether a member has run out of patience."""
+        return self.config.patience is not None and self.progress["since"][member] >= self.config.patience
+
+    @property
+    def members(self) -> list[int]:
+        """Members that still learn. Those that start from a prior, which is one model of all, stop together."""
+        return [member for member in range(len(self.theta)) if self.whole or not self.finished(member)]
+
+    def _networks(self) -> list:
+        """Return the networks of the members that still learn."""
+        members = self.members
+        return self.layout.networks(self.theta if len(members) == len(self.theta) else self.theta[members])
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint."""
+        return {"theta": self.theta, "best": self.best, **self.optimizer.state()}
+
+    def restore(self, tensors: dict[str, Tensor], progress: dict) -> None:
+        """Continue from a checkpoint."""
+        with torch.no_grad():
+            self.theta.copy_(tensors["theta"])
+            self.best.copy_(tensors["best"])
+        self.optimizer.restore(tensors)
+        self.progress = progress
+
+
+@contextmanager
+def _stop_requested() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list while a training runs; afterwards their own handlers receive them."""
+    caught, previous = [], {}
+    if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
+        previous = {n: signal.signal(n, lambda n, _: caught.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if caught and previous[caught[0]] is not signal.default_int_handler:  # that one's KeyboardInterrupt is raised
+            os.kill(os.getpid(), caught[0])
+
+
+def train(run: Run, path: Path | None = None, identity: dict | None = None) -> None:
+    """Train to the end, from and to a checkpoint at ``path``, saved by the clock and on a signal; see `dfaccel.fit`."""
+    if path is not None and path.exists():
+        tensors, header = read_tensors(path)
+        if "config" in header:  # the time between checkpoints is the one setting that does not change the result
+            header["config"]["checkpoint_seconds"] = identity["config"]["checkpoint_seconds"]
+        for name, value in identity.items():
+            if header.get(name) != value:
+                odd = difference(name, header.get(name), value)
+                raise ValueError(f"checkpoint {path} is of another training: {odd}; use another folder or delete it")
+        run.restore(tensors, header["progress"])
+    progress, config = run.progress, run.config
+    if progress["epoch"] >= config.n_epochs:  # a checkpoint of the end
+        return
+    before, started = progress["seconds"], time.perf_counter()
+    last_saved, stopped = started, f"training stopped; {path or 'no checkpoint was asked for'}"
+
+    def save() -> None:
+        progress["seconds"] = before + time.perf_counter() - started
+        if path is not None:
+            write_tensors(path, run.state(), {**identity, "progress": progress})
+
+    total, done = config.n_epochs * run.n_steps, progress["epoch"] * run.n_steps + progress["step"]
+    with _stop_requested() as stop, tqdm(total=total, initial=done, unit="step", leave=False) as bar:
+        while progress["epoch"] < config.n_epochs and not all(map(run.finished, range(len(run.theta)))):
+            for batch in run.batches(progress["epoch"], progress["step"]):
+                try:
+                    loss = run.step(batch)
+                except FloatingPointError:
+                    good = "none" if path is None or not path.exists() else path
+                    raise FloatingPointError(
+                        f"the loss is not finite in epoch {progress['epoch'] + 1}, step {progress['step'] + 1}; "
+                        f"last good checkpoint: {good}; a lower learning_rate may help"
+                    ) from None
+                for member, value in zip(run.members, loss.tolist(), strict=True):
+                    progress["running"][member] += value
+                progress["step"] += 1
+                bar.update()
+                if progress["step"] % 50 == 0:
+                    bar.set_postfix(epoch=progress["epoch"] + 1, loss=f"{loss.mean():.4f}", refresh=False)
+                if stop or time.perf_counter() - last_saved > config.checkpoint_seconds:
+                    save()
+                    last_saved = time.perf_counter()
+                if stop:
+                    raise KeyboardInterrupt(stopped)
+            run.validate()
+            progress |= {"epoch": progress["epoch"] + 1, "step": 0, "running": [0.0] * len(run.theta)}
+        save()
+        if stop:  # during the last validation
+            raise KeyboardInterrupt(stopped)

@@ -1,0 +1,1 @@
+"""What a distribution function in equilibrium implies: accelerations, masses, and their errors."""

@@ -1,0 +1,189 @@
+r"""Accelerations from a distribution function: the collisionless Boltzmann equation, solved for the acceleration.
+
+In equilibrium :math:`v\cdot\nabla_x \ln f + a(x)\cdot\nabla_v \ln f = 0` at every velocity. At one point x each
+velocity gives one linear equation for the three components of a, so many velocities determine a by least squares
+(An et al. 2021, section 2). Only f enters, never a potential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dfaccel import _check as check
+from dfaccel.gravity.velocities import FEW, TOO_FEW, velocity_chunks, warn_of
+from dfaccel.systems.base import DistributionFunction
+
+_CHUNK = 400_000  # equations set up at a time
+_ITERATIONS = 10  # of the weights; the solution then moves by less than the noise of the velocities
+_CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
+
+
+@dataclass(frozen=True)
+class Accelerations:
+    """Accelerations with their covariance over members and their diagnostics; made by `accelerations`.
+
+    Parameters
+    ----------
+    points : ndarray, shape (m, 3)
+        Positions, length.
+    value : ndarray, shape (m, 3)
+        Accelerations of the ensemble's distribution function, velocity^2 / length; NaN where f vanishes at every
+        velocity.
+    members : ndarray, shape (n_flows, m, 3)
+        Accelerations of each member.
+    covariance : ndarray, shape (m, 3, 3)
+        Covariance over members; NaN for a single one.
+    condition : ndarray, shape (m,)
+        Condition number of the directions of the velocity gradients: 1 if they determine all components equally well.
+    residual : ndarray, shape (m,)
+        Root mean square of the Boltzmann equation's misfit relative to that of its first term: 0 in perfect
+        equilibrium, 1 if no acceleration explains the distribution function.
+    n_near : ndarray, shape (m,)
+        Estimated number of training stars near the point; infinite for an exact distribution function.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> result = accelerations(da.Plummer(), [[1.0, 0, 0]])
+    >>> bool(result.supported.all() and result.error(da.Plummer().acceleration(result.points))[0] < 1e-8)
+    True
+    """
+
+    points: np.ndarray
+    value: np.ndarray
+    members: np.ndarray
+    covariance: np.ndarray
+    condition: np.ndarray
+    residual: np.ndarray
+    n_near: np.ndarray
+
+    @property
+    def supported(self) -> np.ndarray:
+        """Whether enough training stars lie near each point, (m,) bool."""
+        return self.n_near >= FEW
+
+    def error(self, truth: np.ndarray) -> np.ndarray:
+        """Return the length of the error vector over that of the true acceleration, (m,), for ``truth`` (m, 3)."""
+        return np.linalg.norm(self.value - truth, axis=1) / np.linalg.norm(truth, axis=1)
+
+    def member_errors(self, truth: np.ndarray) -> np.ndarray:
+        """Return the same for each member alone, (n_flows, m)."""
+        return np.linalg.norm(self.members - truth, axis=2) / np.linalg.norm(truth, axis=1)
+
+
+def accelerations(
+    df: DistributionFunction, points: np.ndarray, *, n_velocities: int = 1000, velocities: np.ndarray | None = None,
+    huber: float | None = 1.345, rng: np.random.Generator | int = 0, warn: bool = True,
+) -> Accelerations:
+    r"""Recover the acceleration at points from a distribution function in equilibrium.
+
+    Solves :math:`v\cdot\nabla_x \ln f + a\cdot\nabla_v \ln f = 0` for a by weighted least squares over velocities drawn
+    from f itself (An et al. 2021, section 2.2, without weights, for velocities below a given speed).
+
+    Parameters
+    ----------
+    df : DistributionFunction
+        Learned or exact distribution function: a `FlowEnsemble`, a system, or an object of your own class.
+    points : ndarray, shape (m, 3)
+        Positions, length.
+    n_velocities : int
+        Velocities per point.
+    velocities : ndarray, shape (m, V, 3), optional
+        Velocities to use instead of draws from f.
+    huber : float or None
+        Robust standard deviations beyond which an equation's weight falls (Huber 1964; 1.345 keeps 95 % of the
+        efficiency on Gaussian errors); None for plain least squares.
+    rng : Generator or int
+        Random generator, or its seed, for the velocities.
+    warn : bool
+        Whether to warn of points where the result is not to be trusted.
+
+    Returns
+    -------
+    Accelerations
+        Values with covariance over members and diagnostics.
+
+    Raises
+    ------
+    TypeError
+        If ``df`` is not a distribution function or a number has the wrong type.
+    ValueError
+        If an array has a wrong shape or holds a non-finite value, or a number is out of range.
+
+    Warns
+    -----
+    UserWarning
+        If points lie where training stars are too few (``supported``), or if the velocities hardly determine a
+        component (``condition``).
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> truth = da.Hernquist()
+    >>> bool(np.allclose(accelerations(truth, [[1.0, 0, 0]]).value, truth.acceleration([[1.0, 0, 0]])))
+    True
+    """
+    points = check.points(points)
+    if huber is not None:
+        check.positive(huber, "huber")
+    parts = []
+    for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
+        log_f, score = df.members_score(w)
+        total = np.logaddexp.reduce(log_f, axis=0)
+        share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
+        mixture = np.einsum("kn,kni->ni", share, score)
+        shape = (-1, *v.shape[:2])
+        log_f = np.concatenate([total[None], log_f]).reshape(shape)
+        score = np.concatenate([mixture[None], score]).reshape(*shape, 6)
+        parts.append(_solve(v, log_f, score, huber))
+    value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
+    members, condition, n_near = value[1:], condition[0], df.stars_near(points)
+    deviation = members - members.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / np.float64(len(members) - 1)
+    if warn:
+        warn_of(n_near < FEW, TOO_FEW)
+        warn_of(condition > _CONDITION_LIMIT, "have a poorly conditioned solution (see .condition)")
+    return Accelerations(points, value[0], members, covariance, condition, residual[0], n_near)
+
+
+def _solve(
+    v: np.ndarray, log_f: np.ndarray, score: np.ndarray, huber: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solve a regression per point: v (m, V, 3), score (..., m, V, 6) -> acceleration (..., m, 3), condition, residual.
+
+    The velocities are distributed as f, so each region of velocity space counts by the stars in it. Where f is small
+    its learned score is poor in a way that no formula predicts. Huber's weights, found by iteration, therefore let an
+    equation that misses by more than ``huber`` robust standard deviations count by its miss rather than its square.
+    """
+    # no equation where an exact distribution function vanishes, beyond the escape speed, or where a flow overflows
+    outside = ~(np.isfinite(log_f) & np.isfinite(score).all(-1))[..., None]
+    score = np.where(outside, 0.0, score)
+    matrix = score[..., 3:]
+    streaming = (v * score[..., :3]).sum(-1, keepdims=True)
+    weight = np.ones_like(streaming)  # square root of an equation's weight
+    for _ in range(1 if huber is None else _ITERATIONS):
+        q, r = np.linalg.qr(weight * matrix)
+        value = -np.linalg.pinv(r, rcond=1e-12) @ (q.mT @ (weight * streaming))  # least norm where undetermined
+        left = streaming + matrix @ value
+        if huber is not None:
+            limit = huber * _robust_spread(left, outside)
+            miss = np.maximum(np.abs(left), limit)
+            weight = np.sqrt(np.divide(limit, miss, out=np.ones_like(miss), where=miss > 0))
+    value = np.where(outside.all(-2), np.nan, value[..., 0])
+    before = (streaming**2).mean((-2, -1))
+    residual = np.sqrt(np.divide((left**2).mean((-2, -1)), before, out=np.zeros_like(before), where=before > 0))
+    direction = matrix / np.maximum(np.linalg.norm(matrix, axis=-1, keepdims=True), np.finfo(float).tiny)
+    condition = np.sqrt(np.linalg.cond(direction.mT @ direction))
+    return value, condition, residual
+
+
+def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return the standard deviation (..., m, 1, 1) of the Gaussian that has the median misfit of the equations."""
+    miss = np.abs(left)
+    if outside.any():
+        miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, miss)
+        return 1.4826 * np.nanmedian(miss, axis=-2, keepdims=True)
+    return 1.4826 * np.median(miss, axis=-2, keepdims=True)

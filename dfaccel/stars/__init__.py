@@ -1,0 +1,1 @@
+"""What is done to stars before anything is learned from them."""

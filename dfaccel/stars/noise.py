@@ -1,0 +1,126 @@
+"""What observing does to stars, and how a model of them undoes it."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
+
+from dfaccel._check import count, phase_space
+from dfaccel.systems.base import DistributionFunction
+
+__all__ = ["add_noise", "denoise"]
+
+_CHUNK = 20_000  # stars whose candidates are weighed at a time
+
+
+def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    r"""Add Gaussian noise in proportion to each coordinate.
+
+    .. math:: w_i \to w_i\,(1 + \epsilon\,\xi_i), \qquad \xi_i \sim \mathcal{N}(0, 1),
+
+    independently for every coordinate of every star. Stars on a coordinate plane stay on it.
+
+    Parameters
+    ----------
+    w
+        Phase-space coordinates x y z vx vy vz, shape (n, 6).
+    fraction
+        The relative error, for example 0.01 for 1 %; 0 returns a copy.
+    rng
+        Random generator or seed.
+
+    Returns
+    -------
+    ndarray
+        Noisy coordinates, shape (n, 6), in the units of `w`.
+
+    Raises
+    ------
+    TypeError
+        If `fraction` is not a number.
+    ValueError
+        If `w` does not have the shape (n, 6) or holds a non-finite row, or `fraction` is negative or not finite.
+
+    Examples
+    --------
+    >>> add_noise([[1.0, 2.0, 3.0, 0.0, 0.1, 0.2]], 0.0, rng=1)
+    array([[1. , 2. , 3. , 0. , 0.1, 0.2]])
+    """
+    w = phase_space(w)
+    return w * (1 + _size(fraction) * np.random.default_rng(rng).standard_normal(w.shape))
+
+
+def denoise(
+    w: ArrayLike, fraction: float, model: DistributionFunction, *, n_candidates: int = 16, rng: np.random.Generator | int
+) -> NDArray[np.float64]:
+    r"""Draw, for each noisy star, where it may truly be, given the noise and a distribution function.
+
+    If a star truly at w is seen at :math:`w^\mathrm{o}_i = w_i (1 + \epsilon\,\xi_i)`, its true place has the
+    posterior density :math:`p(w \mid w^\mathrm{o}) \propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates
+    :math:`w_i = w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` are proposed one after another, and each takes the place of the
+    one before with the probability of Metropolis and Hastings, the ratio of their importance weights
+    :math:`f(w) \prod_i |w_i|` (Hastings 1970): an independence sampler, which forgets where it began at a geometric
+    rate, where choosing one of m candidates by weight is biased as 1/m. To learn f from noisy stars, learn it from them
+    as they are, denoise them with what was learned, and learn again: a stochastic expectation-maximization (Celeux &
+    Diebolt 1985) that climbs to the largest likelihood of the noisy stars.
+
+    Parameters
+    ----------
+    w
+        Noisy phase-space coordinates x y z vx vy vz, shape (n, 6).
+    fraction
+        The relative error of each coordinate, as in `add_noise`; 0 returns a copy.
+    model
+        Distribution function with ``log_df``, such as a `FlowEnsemble`.
+    n_candidates
+        Candidates a star, the first of them where its sampler begins.
+    rng
+        Random generator or seed.
+
+    Returns
+    -------
+    ndarray
+        One possible truth for each star, shape (n, 6), in the units of `w`.
+
+    Raises
+    ------
+    TypeError
+        If `fraction` is not a number or `n_candidates` not an integer.
+    ValueError
+        If `w` does not have the shape (n, 6) or holds a non-finite row, or a number is out of range.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> noisy = add_noise(da.Plummer().sample(1000, rng=0), 0.1, rng=1)
+    >>> denoise(noisy, 0.1, da.Plummer(), rng=2).shape
+    (1000, 6)
+    """
+    w = phase_space(w)
+    size = _size(fraction)
+    count(n_candidates, "n_candidates")
+    rng = np.random.default_rng(rng)
+    truth = w.copy()
+    if not size:
+        return truth
+    for start in tqdm(range(0, len(w), _CHUNK), unit="chunk", leave=False):
+        seen = w[start : start + _CHUNK, None]
+        candidates = seen / (1 + size * rng.standard_normal((len(seen), n_candidates, 6)))
+        log_weight = model.log_df(candidates.reshape(-1, 6)).reshape(len(seen), n_candidates)
+        log_weight += np.log(np.abs(candidates / np.where(seen == 0, 1.0, seen)) + (seen == 0)).sum(axis=-1)
+        log_uniform = -rng.exponential(size=log_weight.shape)
+        chosen, each = np.zeros(len(seen), dtype=int), np.arange(len(seen))
+        for k in range(1, n_candidates):
+            taken = log_uniform[:, k] + log_weight[each, chosen] < log_weight[:, k]  # also where the last was -inf
+            chosen[taken] = k
+        truth[start : start + _CHUNK] = candidates[each, chosen]
+    return truth
+
+
+def _size(fraction: float) -> float:
+    try:
+        size = float(fraction)
+    except (TypeError, ValueError):
+        raise TypeError(f"fraction must be a number, zero or positive; got {fraction!r}") from None
+    if not 0 <= size < np.inf:
+        raise ValueError(f"fraction must be finite, zero or positive; got {fraction!r}")
+    return size
