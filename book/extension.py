@@ -195,8 +195,9 @@ def slim(site: Path) -> None:
         css = used_rules(path.read_text(encoding="utf-8"), words)
         path.write_text(re.sub(r'url\([^)]*\.woff2\) ?format\("woff2"\),', "", css), encoding="utf-8")  # but the .ttf
         for font in static.glob("vendor/fontawesome/webfonts/*.ttf") if "fontawesome/webfonts" in css else ():
-            codes = ",".join(re.findall(r'"\\([0-9a-f]{4})"', css))
-            subset.main([str(font), f"--unicodes={codes}", f"--output-file={font}"])
+            named = re.findall(r'"\\([0-9a-f]{4})"', css)
+            codes = [*named, *(f"{ord(icon):x}" for icon in set(css) if icon > "\ue000")]
+            subset.main([str(font), f"--unicodes={','.join(codes)}", f"--output-file={font}"])
     for unused in {*static.rglob("*.map"), *static.rglob("fontawesome.js*"), *static.rglob("*.woff2")}:
         unused.unlink()
 
@@ -211,8 +212,9 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
             shutil.copyfile(executed() / f"{stem}.ipynb", out / "_sources" / "notebooks" / f"{stem}.ipynb")
         slim(out)
     elif exception is None and app.builder.name == "linkcheck":
-        found = [json.loads(line) for line in (out / "output.json").read_text(encoding="utf-8").splitlines()]
-        failed = {link["uri"]: link for link in found if link["status"] in {"broken", "timeout"}}.values()
+        lines = map(json.loads, (out / "output.json").read_text(encoding="utf-8").splitlines())
+        found = {link["uri"]: link for link in lines if link["uri"].startswith("http")}
+        failed = [link for link in found.values() if link["status"] in {"broken", "timeout"}]
         refusals = ("401", "403", "429")  # from sites that are there, and turn robots away
         said = {f"{link['filename']}: {link['uri']}: {link['info']}": link["info"][:3] for link in failed}
         dead = [line for line, code in said.items() if code not in refusals]

@@ -14,7 +14,7 @@ from dfaccel import _check as check
 if TYPE_CHECKING:
     from astropy.units import Quantity
 
-_GM_SUN = 1.3271244e20  # m^3 s^-2, nominal solar mass parameter, IAU 2015 resolution B3
+_GM_SUN = 1.3271244e20  # m^3 s^-2, nominal (IAU 2015 resolution B3, Prsa et al. 2016); G and Msun alone are less known
 _KPC = 1000 * constants.parsec  # m
 _GYR = 1e9 * constants.Julian_year  # s
 
@@ -24,7 +24,7 @@ GRAVITY = _GM_SUN / _KPC / constants.kilo**2
 
 @dataclass(frozen=True)
 class Units:
-    """Natural units of a system of a given mass and length, expressed in kpc, km/s, Msun and Gyr.
+    """Natural units of a system of a given mass and length, in kpc, km/s, Msun and Gyr.
 
     Parameters
     ----------
@@ -35,10 +35,6 @@ class Units:
     ------
     TypeError, ValueError
         If a parameter is not a number, or not positive and finite.
-
-    Notes
-    -----
-    Only the product G Msun is well known; its nominal value is that of Prsa et al. (2016), AJ 152, 41.
 
     Examples
     --------

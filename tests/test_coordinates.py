@@ -8,12 +8,11 @@ import pytest
 import torch
 from scipy import stats
 
-from dfaccel.coordinates import Axisymmetric, Linear, Radial, Spherical, coordinate_map, map_from_dict
-from dfaccel.systems import Hernquist
+import dfaccel as da
+from dfaccel.coordinates import COORDINATES, Axisymmetric, Linear, Radial, Spherical, coordinate_map, map_from_dict
 
 MAPS = [Linear(1.7), Radial(1.7), Axisymmetric(1.7, height=0.2), Spherical(1.7)]
 MAPS += [Linear(0.6, True), Radial(0.6, True), Axisymmetric(0.6, True, height=3.0), Spherical(0.6, True)]
-
 MAPS += [Radial(1.7, anisotropy=0.5), Radial(0.6, True, anisotropy=-0.4, velocity_scale=3.0)]
 
 
@@ -189,15 +188,11 @@ def test_maps_without_symmetry_are_sound_at_the_centre(kind):
     assert torch.equal(kind(1.3).inverse(y, np.random.default_rng(0)), torch.zeros_like(y))
 
 
-@pytest.mark.parametrize(
-    ("symmetry", "position_map", "kind"),
-    [("none", "radial", Radial), ("none", "linear", Linear), ("axisymmetric", "radial", Axisymmetric),
-     ("spherical", "linear", Spherical)],
-)
-def test_scales_come_from_the_stars(symmetry, position_map, kind):
+@pytest.mark.parametrize(("name", "kind"), COORDINATES.items())
+def test_scales_come_from_the_stars(name, kind):
     w = np.random.default_rng(0).normal(size=(1000, 6))
-    chosen = coordinate_map(w, symmetry, position_map=position_map, time_reversal=True)
-    larger = coordinate_map(w * 7, symmetry, position_map=position_map)
+    chosen = coordinate_map(w, name, time_reversal=True)
+    larger = coordinate_map(w * 7, name)
     assert type(chosen) is kind
     assert chosen.time_reversal
     assert not larger.time_reversal
@@ -206,30 +201,44 @@ def test_scales_come_from_the_stars(symmetry, position_map, kind):
         assert larger.height == pytest.approx(7 * chosen.height, rel=1e-14)
 
 
+def test_a_map_is_taken_as_it_is_and_the_default_is_radial():
+    w, given = np.ones((5, 6)), Spherical(3.0)
+    assert coordinate_map(w, given) is given
+    assert type(coordinate_map(w)) is Radial
+
+
+def test_unknown_names_are_refused_with_those_known():
+    names = "coordinates must be one of spherical, axisymmetric, radial, linear"
+    with pytest.raises(ValueError, match=f"{names}, or a CoordinateMap; got 'cubic'"):
+        coordinate_map(np.ones((5, 6)), "cubic")
+    with pytest.raises(ValueError, match=f"{names}; got 'cubic'"):
+        map_from_dict({"kind": "Cubic"})
+
+
+def test_directions_in_which_an_acceleration_is_determined(coordinates):
+    x = phase_space()[:, :3].numpy()
+    along = coordinates.determined(x)
+    if coordinates.round:
+        np.testing.assert_allclose(along[:, 0], x / np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-14)
+    assert along.shape == (len(x), 1 if coordinates.round else 3, 3)
+    np.testing.assert_allclose(along @ along.swapaxes(1, 2) - np.eye(along.shape[1]), 0, atol=1e-14)
+    assert (coordinates.round, coordinates.axial) == tuple(type(coordinates) is k for k in (Spherical, Axisymmetric))
+
+
 def test_description_round_trip_and_immutability(coordinates):
     assert map_from_dict(coordinates.to_dict()) == coordinates
+    first_format = {k: v for k, v in coordinates.to_dict().items() if k != "name"}
+    first_format |= {"kind": type(coordinates).__name__, "symmetry": "any"}
+    assert map_from_dict(first_format) == coordinates
     with pytest.raises(FrozenInstanceError):
         coordinates.scale = 2.0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(("cubic",), "symmetry must be one of none, axisymmetric, spherical; got 'cubic'"),
-     (("none", "log"), "position_map must be radial or linear; got 'log'")],
-)
-def test_unknown_names(arguments, message):
-    names = dict(zip(("symmetry", "position_map"), arguments, strict=False))
-    with pytest.raises(ValueError, match=message):
-        coordinate_map(np.ones((5, 6)), **names)
-    with pytest.raises(ValueError, match="coordinate map must be one of Linear, Radial.*got 'Cubic'"):
-        map_from_dict({"kind": "Cubic"})
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_anisotropy_is_that_of_the_stars(beta):
     """The standard error of beta is near 1.5 / sqrt(n); and the map makes the cusp at zero angular momentum flat."""
     n = 40_000
-    w = Hernquist(beta=beta).sample(n, rng=0)
+    w = da.Hernquist(beta=beta).sample(n, rng=0)
     coordinates = Radial.from_stars(w)
     assert abs(coordinates.anisotropy - beta) < 5 * 1.5 / np.sqrt(n)
     x, u = torch.from_numpy(w[:, :3]), coordinates.forward(torch.from_numpy(w))[0][:, 3:]
@@ -250,3 +259,41 @@ def test_anisotropy_of_odd_stars_is_bounded():
     assert Radial.from_stars(w).anisotropy == 0.9
     w[:, 3:] = np.cross(w[:, :3], [0.0, 0, 1])
     assert Radial.from_stars(w).anisotropy == -1.0
+
+
+# ---- of stars, in NumPy ----
+
+
+def test_spherical_and_cylindrical_coordinates_of_stars():
+    """Put together again, they are the stars; and they know nothing of rotations about the centre or the axis."""
+    w = phase_space(100, r=2.0).numpy()
+    x, v = w[:, :3], w[:, 3:]
+    R, phi, z, v_R, v_phi, v_z = da.cylindrical(w)
+    cos, sin = np.cos(phi), np.sin(phi)
+    back = [R * cos, R * sin, z, v_R * cos - v_phi * sin, v_R * sin + v_phi * cos, v_z]
+    np.testing.assert_allclose(np.stack(back, axis=1), w, atol=1e-14)
+    parts = da.spherical(w)
+    np.testing.assert_allclose(parts.r, 2.0)
+    np.testing.assert_allclose(parts.v_r, (x * v).sum(1) / 2.0, atol=1e-15)
+    np.testing.assert_allclose(parts.v_r**2 + parts.v_t**2, (v * v).sum(1))
+    assert (parts.v_t > 0).all()
+    for about_z in (False, True):
+        tilted = turned(torch.from_numpy(w), rotation(3, about_z))
+        np.testing.assert_allclose(np.stack(da.spherical(tilted)), np.stack(parts), atol=1e-13)
+        if about_z:
+            np.testing.assert_allclose(da.cylindrical(tilted).v_phi, v_phi, atol=1e-13)
+    for function in (da.spherical, da.cylindrical):
+        with pytest.raises(ValueError, match=r"w must have shape \(n, 6\); got \(6,\)"):
+            function(w[0])
+
+
+def test_directions_are_isotropic_unit_vectors():
+    n = 100_000
+    x = da.directions(n, 1)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-14)
+    for column in x.T:
+        assert stats.kstest(column, stats.uniform(-1, 2).cdf).pvalue > 1e-4
+    assert abs(x.T @ x / n - np.eye(3) / 3).max() < 5 * np.sqrt(4 / 45 / n)
+    np.testing.assert_array_equal(x, da.directions(n, np.random.default_rng(1)))
+    with pytest.raises(ValueError, match="n must be a positive integer; got 0"):
+        da.directions(0, 1)

@@ -1,11 +1,14 @@
-"""Natural and physical units."""
+"""Natural and physical units, and the frame in which quantities become plain numbers."""
+
+import json
 
 import numpy as np
 import pytest
+from astropy import units as u
 from scipy import constants
 
-from dfaccel.systems import Hernquist
-from dfaccel.units import GRAVITY, Units
+from dfaccel import Hernquist
+from dfaccel.units import GRAVITY, Frame, Units
 
 
 def test_gravitational_constant():
@@ -19,8 +22,8 @@ def test_units_agree_with_a_system_in_physical_units():
     units = Units(mass_msun=1e12, length_kpc=30.0)
     natural, physical = Hernquist(), Hernquist(mass=1e12, scale=30.0, G=GRAVITY)
     w = natural.sample(100, rng=1)
-    np.testing.assert_allclose(units.to_physical(w), physical.sample(100, rng=1), rtol=1e-13)
-    np.testing.assert_allclose(units.to_natural(units.to_physical(w)), w, rtol=1e-14)
+    unit = np.repeat([units.length_kpc, units.velocity_kms], 3)
+    np.testing.assert_allclose(w * unit, physical.sample(100, rng=1), rtol=1e-13)
     np.testing.assert_allclose(
         units.acceleration * natural.acceleration(w[:, :3]),
         physical.acceleration(30.0 * w[:, :3]),
@@ -43,10 +46,21 @@ def test_galpy_agrees():
     assert conversion.time_in_Gyr(units.velocity_kms, 8.0) == pytest.approx(units.time_gyr, rel=1e-5)
 
 
+def test_a_frame_takes_the_units_away_and_gives_them_back():
+    frame = Frame(2 * u.kpc, 100 * u.km / u.s, [8, 0, 0] * u.kpc, [0, 200, 0] * u.km / u.s)
+    np.testing.assert_allclose(frame.positions([[10_000, 0, 0]] * u.pc), [[1, 0, 0]])
+    np.testing.assert_allclose(frame.velocities([[0, 300, 0]] * u.km / u.s), [[0, 1, 0]])
+    np.testing.assert_allclose(frame.places([[1, 0, 0]]).to_value("kpc"), [[10, 0, 0]])
+    np.testing.assert_allclose(frame.accelerations([[-1.0, 0, 0]]).to_value("km2 s-2 kpc-1"), [[-5000, 0, 0]])
+    plain = json.loads(json.dumps(frame.to_dict()))
+    assert plain["length"] == {"value": 2.0, "unit": "kpc"}
+    assert plain["motion"] == {"value": [0.0, 200.0, 0.0], "unit": "km / s"}
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="mass_msun must be a positive finite number; got 0"):
         Units(mass_msun=0, length_kpc=1.0)
     with pytest.raises(ValueError, match="length_kpc must be a positive finite number; got -1"):
         Units(mass_msun=1.0, length_kpc=-1)
-    with pytest.raises(ValueError, match=r"w must have shape \(n, 6\); got \(6,\)"):
-        Units(1.0, 1.0).to_natural(np.zeros(6))
+    with pytest.raises(TypeError, match="mass_msun must be a positive number; got 'heavy'"):
+        Units(mass_msun="heavy", length_kpc=1.0)

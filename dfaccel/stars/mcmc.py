@@ -1,4 +1,4 @@
-"""Stars drawn with emcee from any distribution function, with the diagnostics that say whether to believe them."""
+"""Stars drawn with emcee from any distribution function, and the diagnostics that say whether to believe them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dfaccel._check import count, phase_space, positive
-from dfaccel.systems.base import SphericalSystem
-
-__all__ = ["MCMCSample", "ShortChainError", "sample_mcmc"]
+from dfaccel import _check as check
+from dfaccel.systems.base import DistributionFunction
 
 ENOUGH = 50  # autocorrelation times in a chain that can be trusted (Foreman-Mackey et al. 2013)
 BURN_IN = 0.25  # share of the first chain that is thrown away
@@ -20,15 +18,7 @@ FIRST_LOOK = 1000  # steps before the first estimate of tau
 
 
 class ShortChainError(RuntimeError):
-    """The chain is shorter than 50 autocorrelation times, so neither it nor `tau` can be trusted.
-
-    Attributes
-    ----------
-    tau : ndarray
-        Estimated autocorrelation times in steps, shape (8,); an underestimate, if anything.
-    n_steps : int
-        Steps in the chain after the burn-in.
-    """
+    """The chain is shorter than 50 autocorrelation times; ``tau`` (8,) is then an underestimate, if anything."""
 
     def __init__(self, tau: NDArray[np.float64], n_steps: int) -> None:
         self.tau, self.n_steps = tau, n_steps
@@ -40,111 +30,72 @@ class ShortChainError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class MCMCSample:
-    """Stars drawn by Markov chain Monte Carlo.
+    """Stars drawn by Markov chain Monte Carlo, and the diagnostics of the chain."""
 
-    Attributes
-    ----------
-    stars : ndarray
-        Phase-space coordinates x y z vx vy vz, shape (n, 6), thinned and in random order.
-    tau : ndarray
-        Integrated autocorrelation times in steps of x y z vx vy vz |x| |v| (in the coordinates of the walk), shape
-        (8,). The last two matter: a walk can change the sign of x often and still crawl in radius.
-    n_effective : float
-        Effective number of independent stars in the whole chain after burn-in, n_steps n_walkers / max(tau).
-    acceptance : float
-        Share of the proposals that were accepted.
-    thin : int
-        Every `thin`-th step was kept: max(tau), rounded up.
-    n_steps : int
-        Steps after the burn-in.
-    burn_in : int
-        Steps thrown away at the start.
-    n_walkers : int
-        Number of walkers.
-    """
-
-    stars: NDArray[np.float64]
-    tau: NDArray[np.float64]
-    n_effective: float
-    acceptance: float
-    thin: int
-    n_steps: int
-    burn_in: int
+    stars: NDArray[np.float64]  # (n, 6), x y z vx vy vz, thinned and in random order
+    tau: NDArray[np.float64]  # (8,), autocorrelation times in steps of x y z vx vy vz |x| |v| where the walkers walk
+    n_effective: float  # independent stars in the whole chain after burn-in, n_steps n_walkers / max(tau)
+    acceptance: float  # share of the proposals that were accepted
+    thin: int  # every so many steps one was kept: max(tau), rounded up
+    n_steps: int  # steps after the burn-in
+    burn_in: int  # steps thrown away at the start
     n_walkers: int
 
 
 def sample_mcmc(
-    target: SphericalSystem | Callable[[NDArray], NDArray],
-    n: int,
-    rng: np.random.Generator | int,
-    *,
-    n_walkers: int = 500,
-    max_steps: int = 10_000,
-    coordinates: Literal["radial", "cartesian"] = "radial",
-    moves: Sequence[Any] | None = None,
-    start: NDArray | None = None,
-    length: float | None = None,
-    speed: float | None = None,
-    progress: bool = True,
+    target: DistributionFunction | Callable[[NDArray], NDArray], n: int, rng: np.random.Generator | int, *,
+    n_walkers: int = 500, max_steps: int = 10_000, coordinates: Literal["radial", "cartesian"] = "radial",
+    moves: Sequence[Any] | None = None, start: NDArray | None = None, length: float | None = None,
+    speed: float | None = None, progress: bool = True,
 ) -> MCMCSample:
     r"""Draw stars from a distribution function with emcee, thinned by the autocorrelation time.
 
     The chain grows until, after a burn-in of a quarter, it is at least 50 autocorrelation times long. It is then
-    thinned by the longest of them, and continued if that leaves fewer than `n` stars.
+    thinned by the longest of them, and continued if that leaves fewer than ``n`` stars. The result has the ``stars``
+    (n, 6) and the diagnostics ``tau`` (8,), ``n_effective``, ``acceptance``, ``thin``, ``n_steps`` and ``burn_in``.
 
     Parameters
     ----------
-    target
+    target : DistributionFunction or callable
         A system, or a function that takes w of shape (m, 6) and returns log f, shape (m,), up to a constant.
-    n
-        Number of stars.
-    rng
-        Random generator or seed; the same seed gives the same stars.
-    n_walkers
-        Walkers in the ensemble; each step is two calls of `target`, for half of them each.
-    max_steps
-        Longest chain, burn-in included, on which tau may be estimated.
-    coordinates
-        Where the walkers walk. ``"radial"``: in :math:`y = x \log(1+r)/r`, :math:`u = v \sqrt{1+r}`, in which a
-        stellar system is compact (the Jacobian is included). ``"cartesian"``: in x and v.
-    moves
-        emcee moves. By default half stretch moves, half differential evolution, one in ten of the steps a long one.
-    start
-        First positions of the walkers, shape (n_walkers, 6). By default a small ball about the centre.
-    length, speed
-        Units of r and v in the radial coordinates and of the first ball. By default the scale and the velocity unit
-        of a system, and 1 for a function.
-    progress
+    n, rng : int, Generator or int
+        Number of stars, and random generator or its seed.
+    n_walkers, max_steps : int
+        Walkers in the ensemble, and longest chain, burn-in included, on which tau may be estimated.
+    coordinates : {"radial", "cartesian"}
+        In ``"radial"`` the walkers walk in :math:`y = x \log(1+r)/r`, :math:`u = v \sqrt{1+r}`, where a stellar system
+        is compact (the Jacobian is included); in ``"cartesian"`` they walk in x and v.
+    moves : sequence, optional
+        emcee moves; by default half stretch moves, half differential evolution, one in ten of the steps a long one.
+    start : ndarray, shape (n_walkers, 6), optional
+        First positions of the walkers; by default a small ball about the centre.
+    length, speed : float, optional
+        Units of r and v in the radial coordinates and of the ball; by default those of a system, and 1 for a function.
+    progress : bool
         Whether to show a progress bar.
-
-    Returns
-    -------
-    MCMCSample
-        Stars, shape (n, 6), and diagnostics.
 
     Raises
     ------
     ShortChainError
-        If `max_steps` are fewer than 50 autocorrelation times after burn-in. The error carries `tau` and `n_steps`.
-    TypeError
-        If `target` is neither a system nor a function, or a count is not an integer.
-    ValueError
-        If a count is too small, `start` has the wrong shape, or log f is not finite where the walkers start.
+        If ``max_steps`` are fewer than 50 autocorrelation times after burn-in; the error has ``tau`` and ``n_steps``.
+    TypeError, ValueError
+        If an argument has a wrong type, shape or range, or log f is not finite where the walkers start.
 
     Notes
     -----
     Sources: Goodman and Weare (2010), CAMCoS 5, 65; Foreman-Mackey et al. (2013), PASP 125, 306; differential
-    evolution after ter Braak (2006), Statistics and Computing 16, 239. emcee's snooker move is left out on purpose:
-    in emcee 3.1.6 it gives a unit Gaussian in six dimensions a standard deviation of 0.81.
+    evolution after ter Braak (2006), Statistics and Computing 16, 239. We do not use emcee's snooker move: in emcee
+    3.1.6 it gives a unit Gaussian in six dimensions a standard deviation of 0.81.
 
     Examples
     --------
-    >>> from dfaccel.systems.plummer import Plummer
-    >>> drawn = sample_mcmc(Plummer(), 1000, rng=1, n_walkers=100, progress=False)
+    >>> import dfaccel as da
+    >>> drawn = sample_mcmc(da.Plummer(), 1000, rng=1, n_walkers=100, progress=False)
     >>> drawn.stars.shape, bool(drawn.n_steps >= 50 * drawn.tau.max())
     ((1000, 6), True)
     """
-    n, n_walkers, max_steps = count(n, "n"), count(n_walkers, "n_walkers"), count(max_steps, "max_steps")
+    for name, number in {"n": n, "n_walkers": n_walkers, "max_steps": max_steps}.items():
+        check.count(number, name)
     if n_walkers < 12:
         raise ValueError(f"n_walkers must be at least 12, twice the number of dimensions; got {n_walkers}")
     if coordinates not in ("radial", "cartesian"):
@@ -152,30 +103,26 @@ def sample_mcmc(
     log_df = getattr(target, "log_df", target)
     if not callable(log_df):
         raise TypeError(f"target must be a system or a function of w; got {type(target).__name__}")
-    unit = np.repeat(
-        [
-            positive(getattr(target, "scale", 1.0) if length is None else length, "length"),
-            positive(getattr(target, "velocity_unit", 1.0) if speed is None else speed, "speed"),
-        ],
-        3,
-    )
-    rng = np.random.default_rng(rng)
-    start = _ball(log_df, n_walkers, unit, rng) if start is None else phase_space(start, "start")
+    length = check.positive(getattr(target, "scale", 1.0) if length is None else length, "length")
+    speed = check.positive(getattr(target, "velocity_unit", 1.0) if speed is None else speed, "speed")
+    unit, rng = np.repeat([length, speed], 3), np.random.default_rng(rng)
+    start = _ball(log_df, n_walkers, unit, rng) if start is None else check.phase_space(start, "start")
     if start.shape != (n_walkers, 6):
         raise ValueError(f"start must have shape (n_walkers, 6) = ({n_walkers}, 6); got {start.shape}")
     if not np.isfinite(log_df(start)).all():
         raise ValueError("log f must be finite wherever the walkers start; give other positions as start")
 
     walk = _Walk(log_df, unit, radial=coordinates == "radial")
-    sampler = emcee.EnsembleSampler(n_walkers, 6, walk.log_density, moves=moves or _moves(), vectorize=True)
+    stretch, mixed, long = emcee.moves.StretchMove(), emcee.moves.DEMove(), emcee.moves.DEMove(gamma0=1.0)
+    moves = moves or [(stretch, 0.5), (mixed, 0.4), (long, 0.1)]
+    sampler = emcee.EnsembleSampler(n_walkers, 6, walk.log_density, moves=moves, vectorize=True)
     # emcee copies NumPy's global state when made; the state given here replaces it before the first step
     legacy = np.random.RandomState(np.random.MT19937(int(rng.integers(2**63))))
     state = emcee.State(walk.forward(start), random_state=legacy.get_state())
     with tqdm(unit="step", desc="emcee", leave=False, disable=not progress) as bar:
         goal = min(FIRST_LOOK, max_steps)
         while True:
-            steps = sampler.sample(state, iterations=goal - sampler.iteration)
-            for state in steps:  # noqa: B007
+            for state in sampler.sample(state, iterations=goal - sampler.iteration):  # noqa: B007, B020
                 bar.update()
             burn_in = int(BURN_IN * sampler.iteration)
             chain = sampler.get_chain(discard=burn_in)
@@ -187,9 +134,8 @@ def sample_mcmc(
                 raise ShortChainError(tau, len(chain))
             needed = 1.1 * ENOUGH * longest / (1 - BURN_IN)
             goal = min(max_steps, max(int(1.3 * sampler.iteration), int(needed)))
-        thin = int(np.ceil(longest))
-        kept = list(chain[::-1][::thin][: len(chain) // thin])  # from the end: the next kept step is thin steps on
-        n_steps = len(chain)
+        thin, n_steps = int(np.ceil(longest)), len(chain)
+        kept = list(chain[::-1][::thin][: n_steps // thin])  # from the end: the next kept step is thin steps on
         accepted = sampler.backend.accepted.sum() / (sampler.iteration * n_walkers)
         missing = -(-n // n_walkers) - len(kept)
         if missing > 0:
@@ -199,25 +145,12 @@ def sample_mcmc(
                 bar.update(thin)
             n_steps += missing * thin
     stars = walk.backward(np.concatenate(kept))[0]
-    return MCMCSample(
-        stars=stars[rng.permutation(len(stars))[:n]],
-        tau=tau,
-        n_effective=n_steps * n_walkers / longest,
-        acceptance=float(accepted),
-        thin=thin,
-        n_steps=n_steps,
-        burn_in=burn_in,
-        n_walkers=n_walkers,
-    )
-
-
-def _moves() -> list[tuple[emcee.moves.Move, float]]:
-    """Return the default moves and their weights."""
-    return [(emcee.moves.StretchMove(), 0.5), (emcee.moves.DEMove(), 0.4), (emcee.moves.DEMove(gamma0=1.0), 0.1)]
+    stars = stars[rng.permutation(len(stars))[:n]]
+    return MCMCSample(stars, tau, n_steps * n_walkers / longest, float(accepted), thin, n_steps, burn_in, n_walkers)
 
 
 def _autocorrelation(chain: NDArray) -> NDArray:
-    """Integrated autocorrelation times of the coordinates, the radius and the speed, shape (8,)."""
+    """Return the autocorrelation times (8,) of the coordinates, and of |x| and |v|, which can be slower than a sign."""
     size = [np.linalg.norm(chain[..., part], axis=-1, keepdims=True) for part in (slice(3), slice(3, 6))]
     return np.maximum(emcee.autocorr.integrated_time(np.concatenate([chain, *size], axis=-1), tol=0), 1.0)
 
@@ -246,7 +179,7 @@ class _Walk:
     radial: bool
 
     def forward(self, w: NDArray) -> NDArray:
-        """Phase space to the coordinates of the walk."""
+        """Return where phase-space points (m, 6) are in the coordinates of the walk."""
         p = w / self.unit
         if self.radial:
             r = np.linalg.norm(p[:, :3], axis=1, keepdims=True)
@@ -255,17 +188,16 @@ class _Walk:
         return p
 
     def backward(self, p: NDArray) -> tuple[NDArray, NDArray]:
-        """Coordinates of the walk to phase space, and the log of the volume element's growth."""
+        """Return the phase-space points (m, 6) of the coordinates of the walk, and the log of the volume's growth."""
         if not self.radial:
             return p * self.unit, np.zeros(len(p))
-        shrunk = np.linalg.norm(p[:, :3], axis=1, keepdims=True)
-        shrunk = np.clip(shrunk, 1e-300, 300.0)
+        shrunk = np.clip(np.linalg.norm(p[:, :3], axis=1, keepdims=True), 1e-300, 300.0)
         stretch = np.expm1(shrunk) / shrunk  # r / |y|
         w = np.hstack([p[:, :3] * stretch, p[:, 3:] * np.exp(-shrunk / 2)]) * self.unit
         # |dx/dy| = (r/|y|)^2 dr/d|y| with dr/d|y| = 1 + r = exp |y|, and |dv/du| = (1 + r)^(-3/2)
         return w, (2 * np.log(stretch) - shrunk / 2)[:, 0]
 
     def log_density(self, p: NDArray) -> NDArray:
-        """Log of the target density per volume of the coordinates of the walk, up to a constant."""
+        """Return the log density per volume of the coordinates of the walk, up to a constant."""
         w, growth = self.backward(p)
         return self.log_df(w) + growth

@@ -1,19 +1,17 @@
-"""What observing does to stars, and how a model of them undoes it."""
+"""Observational noise on stars, and how a model of the stars takes it away."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from dfaccel._check import count, phase_space
+from dfaccel import _check as check
 from dfaccel.systems.base import DistributionFunction
-
-__all__ = ["add_noise", "denoise"]
 
 _CHUNK = 20_000  # stars whose candidates are weighed at a time
 
 
 def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> NDArray[np.float64]:
-    r"""Add Gaussian noise in proportion to each coordinate.
+    r"""Add Gaussian noise in proportion to each coordinate, and return the noisy stars (n, 6) in the units of ``w``.
 
     .. math:: w_i \to w_i\,(1 + \epsilon\,\xi_i), \qquad \xi_i \sim \mathcal{N}(0, 1),
 
@@ -21,72 +19,54 @@ def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> 
 
     Parameters
     ----------
-    w
-        Phase-space coordinates x y z vx vy vz, shape (n, 6).
-    fraction
-        The relative error, for example 0.01 for 1 %; 0 returns a copy.
-    rng
-        Random generator or seed.
-
-    Returns
-    -------
-    ndarray
-        Noisy coordinates, shape (n, 6), in the units of `w`.
+    w : ndarray, shape (n, 6)
+        Phase-space coordinates x y z vx vy vz.
+    fraction : float
+        Relative error, for example 0.01 for 1 %; 0 returns a copy.
+    rng : Generator or int
+        Random generator or its seed.
 
     Raises
     ------
-    TypeError
-        If `fraction` is not a number.
-    ValueError
-        If `w` does not have the shape (n, 6) or holds a non-finite row, or `fraction` is negative or not finite.
+    TypeError, ValueError
+        If ``w`` has another shape or a non-finite row, or ``fraction`` is not a finite number of at least zero.
 
     Examples
     --------
     >>> add_noise([[1.0, 2.0, 3.0, 0.0, 0.1, 0.2]], 0.0, rng=1)
     array([[1. , 2. , 3. , 0. , 0.1, 0.2]])
     """
-    w = phase_space(w)
+    w = check.phase_space(w)
     return w * (1 + _size(fraction) * np.random.default_rng(rng).standard_normal(w.shape))
 
 
 def denoise(
-    w: ArrayLike, fraction: float, model: DistributionFunction, *, n_candidates: int = 16, rng: np.random.Generator | int
+    w: ArrayLike, fraction: float, model: DistributionFunction, *, n_candidates: int = 16,
+    rng: np.random.Generator | int,
 ) -> NDArray[np.float64]:
-    r"""Draw, for each noisy star, where it may truly be, given the noise and a distribution function.
+    r"""Draw for each noisy star one possible truth, given the noise and a distribution function; return them (n, 6).
 
-    If a star truly at w is seen at :math:`w^\mathrm{o}_i = w_i (1 + \epsilon\,\xi_i)`, its true place has the
-    posterior density :math:`p(w \mid w^\mathrm{o}) \propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates
-    :math:`w_i = w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` are proposed one after another, and each takes the place of the
-    one before with the probability of Metropolis and Hastings, the ratio of their importance weights
-    :math:`f(w) \prod_i |w_i|` (Hastings 1970): an independence sampler, which forgets where it began at a geometric
-    rate, where choosing one of m candidates by weight is biased as 1/m. To learn f from noisy stars, learn it from them
-    as they are, denoise them with what was learned, and learn again: a stochastic expectation-maximization (Celeux &
-    Diebolt 1985) that climbs to the largest likelihood of the noisy stars.
+    If a star truly at w is seen at :math:`w^\mathrm{o}_i = w_i (1 + \epsilon\,\xi_i)`, the truth has the posterior
+    density :math:`p(w \mid w^\mathrm{o}) \propto f(w)\, p(w^\mathrm{o} \mid w)`. We propose candidates
+    :math:`w_i = w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` one after another. Each takes the place of the one before with
+    the probability of Metropolis and Hastings, the ratio of their importance weights :math:`f(w) \prod_i |w_i|`
+    (Hastings 1970). This independence sampler forgets its start at a geometric rate; choosing one of m candidates by
+    weight would be biased as 1/m. To learn f from noisy stars, learn it from them as they are, denoise them with it,
+    and learn again: a stochastic expectation-maximization (Celeux & Diebolt 1985).
 
     Parameters
     ----------
-    w
-        Noisy phase-space coordinates x y z vx vy vz, shape (n, 6).
-    fraction
-        The relative error of each coordinate, as in `add_noise`; 0 returns a copy.
-    model
-        Distribution function with ``log_df``, such as a `FlowEnsemble`.
-    n_candidates
-        Candidates a star, the first of them where its sampler begins.
-    rng
-        Random generator or seed.
-
-    Returns
-    -------
-    ndarray
-        One possible truth for each star, shape (n, 6), in the units of `w`.
+    w, fraction, rng
+        Noisy stars (n, 6), relative error of each coordinate and random generator, as in `add_noise`.
+    model : DistributionFunction
+        Distribution function of the stars without noise, such as a `FlowEnsemble`.
+    n_candidates : int
+        Candidates per star; the sampler starts at the first.
 
     Raises
     ------
-    TypeError
-        If `fraction` is not a number or `n_candidates` not an integer.
-    ValueError
-        If `w` does not have the shape (n, 6) or holds a non-finite row, or a number is out of range.
+    TypeError, ValueError
+        If ``w`` has another shape or a non-finite row, or a number has a wrong type or range.
 
     Examples
     --------
@@ -95,10 +75,8 @@ def denoise(
     >>> denoise(noisy, 0.1, da.Plummer(), rng=2).shape
     (1000, 6)
     """
-    w = phase_space(w)
-    size = _size(fraction)
-    count(n_candidates, "n_candidates")
-    rng = np.random.default_rng(rng)
+    w, size, rng = check.phase_space(w), _size(fraction), np.random.default_rng(rng)
+    check.count(n_candidates, "n_candidates")
     truth = w.copy()
     if not size:
         return truth
@@ -117,6 +95,7 @@ def denoise(
 
 
 def _size(fraction: float) -> float:
+    """Return the relative error as a float, or raise if it is negative or not finite."""
     try:
         size = float(fraction)
     except (TypeError, ValueError):

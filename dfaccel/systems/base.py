@@ -135,7 +135,7 @@ class SphericalSystem(DistributionFunction):
         return self.velocity_unit**2 * self._potential(self._r2(x))
 
     def acceleration(self, x: Array) -> Array:
-        """Return the acceleration (..., 3) at positions ``x`` (..., 3), minus the potential's gradient (or zero at x = 0)."""
+        """Return the acceleration (..., 3) at positions ``x`` (..., 3), minus the potential's gradient; 0 at x = 0."""
         x = real(x, "x", 3) / self.scale
         return -(self.velocity_unit**2) / self.scale * self._pull((x * x).sum(-1))[..., None] * x
 

@@ -18,7 +18,7 @@ from dfaccel.systems.orbits import integrate
 
 @dataclass(frozen=True)
 class MiyamotoNagai:
-    r"""The Miyamoto & Nagai (1975) potential; its methods return NumPy arrays or torch tensors as they take them.
+    r"""The Miyamoto & Nagai (1975) potential; its methods take NumPy arrays or torch tensors and return the same.
 
     .. math:: \Phi = -\frac{GM}{\sqrt{R^2 + (a + \sqrt{z^2 + b^2})^2}}
 
@@ -93,7 +93,7 @@ class MiyamotoNagai:
         return (self.G * self.mass) ** 0.5 * radius / (radius * radius + (self.a + self.b) ** 2) ** 0.75
 
     def rate(self, w: Array) -> Array:
-        """Return an upper bound (...) of the rate at which the force on stars ``w`` (..., 6) changes along their orbits."""
+        """Return an upper bound (...) of the rate at which the force on a star ``w`` (..., 6) changes on its orbit."""
         w = real(w, "w", 6)
         x = w[..., :3]
         flat = namespace(x).stack([x[..., 0], x[..., 1], 0 * x[..., 2]], -1)
@@ -130,12 +130,12 @@ class Disc:
     Raises
     ------
     TypeError, ValueError
-        If the field is another one, a parameter is not a positive number, or ``dispersion`` or ``lag`` is not in [0, 1).
+        If the field is another one, a parameter is not a positive number, or ``dispersion`` or ``lag`` not in [0, 1).
 
     Notes
     -----
-    After the disc of the public code normalising_flow_uncertainties (github.com/roy-physics), whose radii end at one
-    scale length and are drawn from an exponential (a surface density that falls as exp(-R) / R).
+    After the disc of the public code normalising_flow_uncertainties (github.com/roy-physics), where it ends at one
+    scale length and has a surface density that falls as exp(-R) / R.
 
     Examples
     --------

@@ -1,6 +1,7 @@
 """The Hernquist sphere, with isotropic or with radially biased velocities."""
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,7 @@ _SMALL = 0.15  # binding energy below which the series is used
 
 def _horner(coefficients: list[float], t: Array) -> Array:
     """Return the polynomial c0 + c1 t + c2 t^2 + ... by Horner's rule."""
-    total = coefficients[-1] + 0 * t
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * t + coefficient
-    return total
+    return reduce(lambda total, coefficient: total * t + coefficient, coefficients[-2::-1], coefficients[-1] + 0 * t)
 
 
 def _shape(b: Array, c: Array) -> Array:
@@ -64,18 +62,9 @@ class Hernquist(SphericalSystem):
     Sources: Hernquist (1990), ApJ 356, 359, equations 2, 5, 10 and 17; Baes and Dejonghe (2002), A&A 393, 485, for
     the anisotropic DF.
 
-    *Accuracy.* The bracket starts as -3 + 3 for small B, and 1 - B cancels for B near 1. Written as
-    :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and 1 - B = r/(1+r) + v^2/2 computed
-    directly, nothing cancels and nothing overflows.
-
-    *Exact isotropic speeds.* K falls monotonically from 25.6 to 3 pi/2, which makes [B/(1-B)]^{5/2} a tight rejection
-    envelope. With q = v/v_esc and u = q^2 (1+r) / (r+q^2), which runs from 0 to 1, B/(1-B) = (1-u)/r, and the envelope
-    q^2 [B/(1-B)]^{5/2} dq becomes u^{1/2} (1-u)^{5/2} (1+r-u)^{-5/2} du. For small r we propose u = U^{2/3} and
-    accept with [(1-u)(1+r) / (1+r-u)]^{5/2}; for large r we propose from Beta(3/2, 7/2) and accept with
-    [r / (1+r-u)]^{5/2}; in both cases multiplied by K(B)/25.6.
-
-    *Exact anisotropic velocities.* For beta = 1/2 the angle from the radial direction is uniform on [0, pi] and
-    (v/v_esc)^2 = 1 - U^{1/3}.
+    We write :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and 1 - B = r/(1+r) + v^2/2: then
+    nothing cancels or overflows, and since K falls from 25.6 to 3 pi/2, the power is a tight rejection envelope for
+    isotropic speeds. For beta = 1/2, (v/v_esc)^2 = 1 - U^{1/3}, and the angle from the radial direction is uniform.
 
     Examples
     --------
@@ -154,7 +143,10 @@ class Hernquist(SphericalSystem):
 
 
 def _propose(r: NDArray, near: bool, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Propose (v/v_esc)^2 at the radii r and say which to keep; see the notes of `Hernquist`."""
+    """Propose (v/v_esc)^2 at the radii r and say which to keep."""
+    # With q = v/v_esc and u = q^2 (1+r) / (r+q^2), which runs from 0 to 1, B/(1-B) = (1-u)/r, and the envelope
+    # q^2 [B/(1-B)]^{5/2} dq becomes u^{1/2} (1-u)^{5/2} (1+r-u)^{-5/2} du. Near the centre we propose u = U^{2/3},
+    # far out from Beta(3/2, 7/2), and accept with `ratio` to the power 5/2, multiplied by K(B)/25.6.
     if near:
         u = np.cbrt(rng.random(len(r))) ** 2
         ratio = (1 - u) * (1 + r) / (1 + r - u)

@@ -38,12 +38,12 @@ class Stream(DistributionFunction):
     Raises
     ------
     TypeError, ValueError
-        If a parameter is not a positive number, the arc exceeds a circle, or the stream reaches the centre or the poles.
+        If a parameter is not a positive number, the arc exceeds a circle, or the stream reaches the centre or a pole.
 
     Notes
     -----
-    After the stream of the public code normalising_flow_uncertainties (github.com/roy-physics), whose velocity has no
-    dispersion in direction, so that it fills a four-dimensional sheet and has no density.
+    After the stream of the public code normalising_flow_uncertainties (github.com/roy-physics), which has no density:
+    its velocities have no dispersion in direction.
 
     Examples
     --------
@@ -87,19 +87,19 @@ class Stream(DistributionFunction):
         """Return ln f (...) at ``w`` (..., 6), per length^3 velocity^3, minus infinity outside the arc."""
         w, speed = real(w, "w", 6), self._known_speed()
         xp = namespace(w)
-        (x, y, z), v = xp.moveaxis(w[..., :3], -1, 0), w[..., 3:]
-        big_r = (x**2 + y**2) ** 0.5
+        x, v = w[..., :3], w[..., 3:]
+        big_r = (x[..., 0] ** 2 + x[..., 1] ** 2) ** 0.5
         axis = big_r == 0  # where there is no azimuth, and no star
         big_r = xp.where(axis, 1.0, big_r)
-        r = (big_r**2 + z**2) ** 0.5
-        sin = big_r / r
-        v = (_frame(sin, z / r, y / big_r, x / big_r, xp) * v[..., None, :]).sum(-1)
-        phi = xp.arctan2(y, x)
+        r = (big_r**2 + x[..., 2] ** 2) ** 0.5
+        sin, cos = big_r / r, x[..., 2] / r
+        v = (_frame(sin, cos, x[..., 1] / big_r, x[..., 0] / big_r, xp) * v[..., None, :]).sum(-1)
+        phi = xp.arctan2(x[..., 1], x[..., 0])
         phi = xp.where(phi < 0, phi + 2 * math.pi, phi)
         spread_r, spread_theta, spread_v = self.dispersions
         misfit = (
             ((r - self.radius) / spread_r) ** 2
-            + ((xp.arctan2(big_r, z) - math.pi / 2) / spread_theta) ** 2
+            + ((xp.arctan2(big_r, x[..., 2]) - math.pi / 2) / spread_theta) ** 2
             + (v[..., 0] ** 2 + v[..., 1] ** 2 + (v[..., 2] - speed) ** 2) / spread_v**2
         )
         norm = 2.5 * math.log(2 * math.pi) + math.log(spread_r * spread_theta * spread_v**3 * self.arc)
@@ -124,7 +124,7 @@ class Mixture(DistributionFunction):
     fraction: float
 
     def n_stream(self, n: int) -> int:
-        """Return how many of n stars belong to the stream, to the nearest one, or raise if that should be one and is 0."""
+        """Return how many of n stars belong to the stream, or raise if none would although the fraction is not zero."""
         if self.fraction and self.fraction * n < 1 - 1e-9:
             raise ValueError(f"n must be at least {math.ceil(1 / self.fraction - 1e-9)} for a fraction of "
                              f"{self.fraction:g} to give one star of the stream; got {n}")
@@ -132,9 +132,8 @@ class Mixture(DistributionFunction):
 
     def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
         """Draw stars (n, 6) in random order, `n_stream` of them of the stream."""
-        n, rng = check.count(n, "n"), np.random.default_rng(rng)
-        of_system, of_stream, order = rng.spawn(3)
-        n_stream = self.n_stream(n)
+        of_system, of_stream, order = np.random.default_rng(rng).spawn(3)
+        n_stream = self.n_stream(check.count(n, "n"))
         parts = [self.system.sample(n - n_stream, rng=of_system)] if n > n_stream else []
         parts += [self.stream.sample(n_stream, rng=of_stream)] if n_stream else []
         return order.permutation(np.concatenate(parts), axis=0)
@@ -146,11 +145,10 @@ class Mixture(DistributionFunction):
             return self.stream.log_df(w)
         if not hasattr(self.system, "log_df"):
             raise TypeError(f"{type(self.system).__name__} has no distribution function in closed form")
-        base = self.system.log_df(w)
         if not self.fraction:
-            return base
-        stream = self.stream.log_df(w) + math.log(self.fraction)
-        return namespace(w).logaddexp(base + math.log1p(-self.fraction), stream)
+            return self.system.log_df(w)
+        parts = self.system.log_df(w) + math.log1p(-self.fraction), self.stream.log_df(w) + math.log(self.fraction)
+        return namespace(w).logaddexp(*parts)
 
     def acceleration(self, x: Array) -> Array:
         """Return the acceleration (..., 3) at ``x`` (..., 3)."""
@@ -187,10 +185,10 @@ def mix(system: Any, stream: Stream, fraction: float) -> Mixture:
     (1000, 6)
     """
     try:
-        inside = 0 <= float(fraction) <= 1
+        fraction = float(fraction)
     except (TypeError, ValueError):
         raise TypeError(f"fraction must be a number from 0 to 1; got {fraction!r}") from None
-    if not inside:
+    if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie in [0, 1]; got {fraction}")
     missing = [name for name in ("sample", "acceleration", "potential") if not hasattr(system, name)]
     if missing or not isinstance(stream, Stream):
@@ -207,4 +205,4 @@ def mix(system: Any, stream: Stream, fraction: float) -> Mixture:
     if stream.speed + 2 * stream.dispersions[2] >= escape:
         raise ValueError(f"the stream is not bound: its speed is {stream.speed:.4g}, the escape speed at radius "
                          f"{stream.radius:g} is {escape:.4g}, and two dispersions {2 * stream.dispersions[2]:.4g}")
-    return Mixture(system, stream, float(fraction))
+    return Mixture(system, stream, fraction)

@@ -87,7 +87,6 @@ def test_the_published_structure():
         ({"system": object()}, TypeError, "hashable and have a repr that says all about it, .*; got a object"),
         ({"system": []}, TypeError, "system must be hashable .*; got a list"),
     ],
-    ids=str,
 )
 def test_bad_designs(change, error, message):
     with pytest.raises(error, match=message):

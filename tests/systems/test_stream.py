@@ -13,7 +13,7 @@ N_STARS = 100_000
 CHANCE = 2 * stats.norm.sf(5)  # as rarely as one beyond five standard deviations
 
 
-def spherical(w):
+def in_spherical(w):
     """r, theta, phi from zero to two pi, v_r, v_theta, v_phi."""
     x, y, z, v_x, v_y, v_z = w.T
     r, big_r = np.sqrt(x * x + y * y + z * z), np.hypot(x, y)
@@ -35,7 +35,7 @@ def laws(stream):
 
 @pytest.mark.parametrize("stream", [STREAM, WIDE], ids=repr)
 def test_every_coordinate_follows_its_law(stream):
-    coordinates = spherical(stream.sample(N_STARS, rng=1))
+    coordinates = in_spherical(stream.sample(N_STARS, rng=1))
     for value, law in zip(coordinates, laws(stream), strict=True):
         assert stats.kstest(value, law.cdf).pvalue > CHANCE / 6
         assert abs(value.mean() - law.mean()) < 5 * law.std() / np.sqrt(N_STARS)
@@ -92,7 +92,7 @@ def test_log_df_is_the_formula():
 def test_stars_move_along_the_arc():
     """What the published stream does not: its velocity turns away from the arc by twice the azimuth."""
     w = STREAM.sample(1000, rng=1)
-    _, _, _, v_r, _, v_phi = spherical(w)
+    _, _, _, v_r, _, v_phi = in_spherical(w)
     assert (np.abs(np.arctan2(v_r, v_phi)) < 6 * 0.01 / 0.3).all()
 
 
@@ -109,7 +109,7 @@ def test_edges_of_the_arc():
     circle = da.Stream(arc=2 * np.pi, speed=0.3)
     for phi in (0.0, 1.0, np.pi, -1e-9, -2.0):
         assert at(phi, circle) == pytest.approx(inside - np.log(8), rel=1e-9)
-    azimuth = spherical(circle.sample(10_000, rng=1))[2]
+    azimuth = in_spherical(circle.sample(10_000, rng=1))[2]
     assert stats.kstest(azimuth, stats.uniform(0, 2 * np.pi).cdf).pvalue > CHANCE
     half = da.Stream(arc=1.5 * np.pi, speed=0.3)  # beyond pi, where the arctangent jumps
     assert np.isfinite(half.log_df(half.sample(1000, rng=1))).all()
@@ -125,23 +125,6 @@ def test_where_there_are_no_stars():
         assert np.isnan(STREAM.log_df(w))
 
 
-@pytest.mark.parametrize("stream", [STREAM, WIDE], ids=repr)
-def test_numpy_and_torch_agree(stream):
-    w = stream.sample(50, rng=1)
-    w[::5] = [0, 0, 1, 1, 1, 1]
-    from_numpy, from_torch = stream.log_df(w), stream.log_df(torch.from_numpy(w))
-    assert isinstance(from_numpy, np.ndarray)
-    assert isinstance(from_torch, torch.Tensor)
-    np.testing.assert_allclose(from_torch.numpy(), from_numpy, rtol=1e-12)
-    np.testing.assert_array_equal(stream.log_df(w.reshape(5, 10, 6)), from_numpy.reshape(5, 10))
-    assert stream.log_df(w[1].tolist()) == from_numpy[1]
-
-
-def test_torch_gradients_match_finite_differences():
-    w = torch.tensor(WIDE.sample(20, rng=4), requires_grad=True)
-    assert torch.autograd.gradcheck(WIDE.log_df, w, eps=1e-6, rtol=1e-4)
-
-
 # ---- mixtures ----
 
 
@@ -152,7 +135,7 @@ def test_counts(fraction, n, of_stream):
     assert mixture.n_stream(n) == of_stream
     w = mixture.sample(n, rng=1)
     assert w.shape == (n, 6)
-    r, _, phi, _, _, _ = spherical(w)
+    r, _, phi, _, _, _ = in_spherical(w)
     assert ((abs(r - 10) < 0.08) & (phi < np.pi / 4)).sum() >= of_stream
     assert (mixture.stream.log_df(w) > -20).sum() == of_stream  # a Plummer star so near in all six would be a wonder
 
@@ -197,7 +180,7 @@ def test_density_of_a_mixture_integrates_to_one(proposal):
 def test_speed_is_that_of_a_circular_orbit():
     assert da.mix(da.Plummer(), da.Stream(), 0.1).stream.speed == pytest.approx(10 / 101**0.75)
     stream = da.mix(da.Disc(), da.Stream(radius=1.5), 0.1).stream
-    assert stream.speed == pytest.approx(float(da.Disc().circular_speed(1.5)))
+    assert stream.speed == pytest.approx(float(da.MiyamotoNagai().circular_speed(1.5)))
     assert da.mix(da.Plummer(), da.Stream(speed=0.2), 0.1).stream.speed == 0.2
     disc = da.Disc(field=da.MiyamotoNagai(mass=3.0, G=2.0))
     assert da.mix(disc, da.Stream(radius=1.5), 0.1).stream.speed == pytest.approx(stream.speed * np.sqrt(6))

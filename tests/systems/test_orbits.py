@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import dfaccel as da
-from dfaccel import orbits
-from dfaccel.files import read_tensors
-from dfaccel.orbits import integrate
+from dfaccel._files import read_tensors
+from dfaccel.systems import orbits
+from dfaccel.systems.orbits import integrate
 
 FIELD = da.MiyamotoNagai()
 BLOCK, N_BLOCKS, STEP = 64, 12, 1.0
@@ -22,7 +22,7 @@ KILLED = """
 import sys, time
 import numpy as np
 import dfaccel as da
-from dfaccel import orbits
+from dfaccel.systems import orbits
 
 def follow(*arguments, follow=orbits._follow):
     time.sleep(0.2)  # so that there is time to be killed in

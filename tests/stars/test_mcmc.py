@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from dfaccel.mcmc import ShortChainError, _ball, _Walk, sample_mcmc
-from dfaccel.systems import Hernquist, Plummer
+from dfaccel import Hernquist, Plummer
+from dfaccel.stars.mcmc import ShortChainError, _ball, _Walk, sample_mcmc
 
 
 def draw(system, n=1000, rng=1, **options):
@@ -62,6 +62,7 @@ def test_diagnostics_are_consistent(drawn):
     assert len(np.unique(drawn.stars, axis=0)) > 3900
 
 
+@pytest.mark.slow
 def test_cartesian_walk_needs_longer_chains():
     system = Plummer()
     cartesian = draw(system, coordinates="cartesian", moves=[emcee.moves.StretchMove()])
