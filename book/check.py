@@ -1,13 +1,15 @@
 """Compare the records of executed notebooks with what notebooks/expected.yml expects of them.
 
-python book/check.py _build/executed/book notebooks/expected.yml --profile book
+    python book/check.py _build/executed/book notebooks/expected.yml --profile book
 
-04_learning_a_galaxy:                     # stem of the notebook
-kl_divergence:                          # name of the record
-source: DESIGN score card             # where the reference comes from
-book: {max: 0.006}                    # bounds of one profile: min and/or max ...
-quick: {value: 0.02, tolerance: 0.02} # ... or a value and an absolute tolerance
-total_mass: {source: "exact", value: 1.0, tolerance: 1.0e-6}   # the same in every profile
+An entry of expected.yml::
+
+    04_learning_a_galaxy:                        # stem of the notebook
+      kl_divergence:                             # name of the record
+        source: DESIGN score card                # where the reference comes from
+        book: {max: 0.006}                       # bounds of one profile: min and/or max ...
+        quick: {value: 0.02, tolerance: 0.02}    # ... or a value and an absolute tolerance
+      total_mass: {source: "exact", value: 1.0, tolerance: 1.0e-6}    # the same in every profile
 """
 
 from __future__ import annotations

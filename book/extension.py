@@ -138,8 +138,8 @@ def read(_: Sphinx, docname: str, source: list[str]) -> None:
 def version() -> str:
     """Say which version of the book this is, from which commit, and when it was built; for the foot of every page."""
     number = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    command = f"git -C '{ROOT}' describe --always --dirty --abbrev=10 --exclude='*'"
-    commit = subprocess.run(command, shell=True, capture_output=True, text=True, check=False).stdout.strip()
+    command = "git describe --always --dirty --abbrev=10 --exclude='*'"
+    commit = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     day = time.strftime("%Y-%m-%d", time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
     return f"dfaccel {number}, commit {commit or 'none'}, built on {day}"
 

@@ -44,8 +44,8 @@ def machine() -> dict[str, str]:
     name = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     name = name[1] if name else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    command = f"git -C '{ROOT}' describe --always --dirty --abbrev=10"
-    commit = subprocess.run(command, shell=True, capture_output=True, text=True, check=False).stdout.strip()
+    command = "git describe --always --dirty --abbrev=10"  # through a shell, which does not mind where git is missing
+    commit = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return {"processor": f"{name}, {cores} cores", "threads": os.environ.get("OMP_NUM_THREADS", ""), "commit": commit}
 
 

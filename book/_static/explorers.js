@@ -1,5 +1,5 @@
 /* The explorers: figures that follow the reader's hand. Their numbers lie in the page, as JSON, put there by the
-   notebook (dfaccel.plots.explorer); nothing is computed here but what is drawn. Needs d3 and Observable Plot. */
+   notebook (dfaccel.chapter.explorer); nothing is computed here but what is drawn. Needs d3 and Observable Plot. */
 (() => {
   const node = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
