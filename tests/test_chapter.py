@@ -24,7 +24,10 @@ def shown(monkeypatch):
     return calls
 
 
-def test_records_are_published_inside_ipython_and_printed(shown, capsys):
+def test_records_are_published_inside_ipython_and_printed(request, capsys):
+    assert record(two=2) is None
+    assert capsys.readouterr().out == ""  # outside
+    shown = request.getfixturevalue("shown")
     assert record(third=1 / 3, tiny=np.float32(2)) is None
     assert [float(data[MIME_TYPE]) for (data,), _ in shown] == [1 / 3, 2.0]
     assert [keywords["metadata"]["scrapbook"]["name"] for _, keywords in shown] == ["third", "tiny"]
@@ -38,33 +41,22 @@ def test_one_number_of_any_kind_is_recorded_as_a_plain_float(value, shown):
     assert data[MIME_TYPE] == "2.0"
 
 
-def test_nothing_is_shown_outside_ipython(capsys):
-    assert record(two=2) is None
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("name", ["", "Two", "two words", "2"])
-def test_record_refuses_a_bad_name(name):
-    with pytest.raises(ValueError, match="name must be lower-case"):
-        record(**{name: 1.0})
-
-
-def test_record_refuses_many_numbers_and_no_number_and_then_shows_none(shown):
-    with pytest.raises(ValueError, match="must be one number; got 3"):
-        record(good=1.0, three=np.zeros(3))
-    with pytest.raises(TypeError, match="got str"):
-        record(text="one")
+@pytest.mark.parametrize(("records", "error", "sentence"), [
+    *(({name: 1.0}, ValueError, "name must be lower-case") for name in ("", "Two", "two words", "2")),
+    ({"good": 1.0, "three": np.zeros(3)}, ValueError, "must be one number; got 3"),
+    ({"text": "one"}, TypeError, "got str"),
+])
+def test_record_refuses_bad_names_and_what_is_not_one_number_and_then_shows_none(records, error, sentence, shown):
+    with pytest.raises(error, match=sentence):
+        record(**records)
     assert shown == []
 
 
-def luminance(colour):
-    """Relative luminance of WCAG 2."""
-    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour)]
-    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
-
-
-def contrast(first, second):
-    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
+def contrast(*colours):
+    """Contrast of WCAG 2: the ratio of relative luminances."""
+    c = np.array([mpl.colors.to_rgb(colour) for colour in colours])
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    dark, bright = np.sort(linear @ [0.2126, 0.7152, 0.0722])
     return (bright + 0.05) / (dark + 0.05)
 
 
@@ -78,24 +70,20 @@ def _style():
 
 
 @pytest.mark.usefixtures("_style")
-def test_figures_are_saved_transparent():
+def test_figures_are_saved_transparent_in_the_colours_of_the_palette():
     fig, ax = plt.subplots()
     assert ax.get_facecolor()[3] == 0
     file = io.BytesIO()
     fig.savefig(file, format="png")
     assert plt.imread(io.BytesIO(file.getvalue()))[0, 0, 3] == 0
+    cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    assert [mpl.colors.to_rgb(f"#{c.lstrip('#')}") for c in cycle] == [*map(mpl.colors.to_rgb, chapter.COLOURS)]
 
 
 @pytest.mark.parametrize("page", ["#ffffff", "#14181e"])
 def test_text_can_be_read_on_a_light_and_on_a_dark_page(page):
     assert contrast(chapter.GREY, page) > 3.5
     assert all(contrast(colour, page) > 1.8 for colour in chapter.COLOURS)
-
-
-@pytest.mark.usefixtures("_style")
-def test_the_cycle_of_the_style_is_the_palette():
-    cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
-    assert tuple(f"#{colour.lstrip('#')}".upper() for colour in cycle) == tuple(c.upper() for c in chapter.COLOURS)
 
 
 @pytest.mark.usefixtures("_style")
@@ -108,15 +96,12 @@ def test_helpers_return_what_they_draw():
 
 
 def test_an_explorer_holds_its_data_and_nothing_that_a_page_without_scripts_would_show():
-    grid = np.array([[1.0, 0.123456], [np.nan, 3.0]])
-    data = {"grid": grid, "name": "</script> & co", "n": np.int64(7), "none": None}
-    explorer = chapter.explorer("errors", data, 'Error "bars"')
+    data = {"grid": np.array([[1, 0.123456], [np.nan, 3]]), "name": "</script> & co", "n": np.int64(7), "none": None}
+    explorer, said = chapter.explorer("errors", data, 'Error "bars"'), ["errors", "group", 'Error "bars"']
     box = BeautifulSoup(explorer._repr_html_(), "html.parser").find("div", class_="explorer")
-    assert box.has_attr("hidden")
-    assert (box["data-name"], box["role"], box["aria-label"]) == ("errors", "group", 'Error "bars"')
+    assert [box[name] for name in ("hidden", "data-name", "role", "aria-label")] == ["", *said]
     assert box["data-colours"].split() == list(chapter.COLOURS)
-    read = json.loads(box.script.string)
-    assert read == {"grid": [[1, 0.1235], [None, 3]], "name": "</script> & co", "n": 7, "none": None}
+    assert json.loads(box.script.string) == data | {"grid": [[1, 0.1235], [None, 3]]}
     assert "errors" in repr(explorer)
 
 
@@ -126,5 +111,4 @@ def test_too_much_data_for_a_page_is_refused():
 
 
 def test_the_root_has_the_models_and_tables_that_chapters_read():
-    assert (chapter.ROOT / "models").is_dir()
-    assert (chapter.ROOT / "notebooks" / "results").is_dir()
+    assert all((chapter.ROOT / folder).is_dir() for folder in ("models", "notebooks/results"))

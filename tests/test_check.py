@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,28 +17,27 @@ def stars():
     return np.random.default_rng(0).normal(size=(2000, 6))
 
 
-@pytest.mark.parametrize("value", [1, 2.5, np.float32(3), "4", np.int64(7), 1e-300])
-def test_positive_numbers_pass(value):
-    assert check.positive(value, "mass") == float(value)
-    assert type(check.positive(value, "mass")) is float
-
-
-@pytest.mark.parametrize("value", [0, -1, -0.0, np.nan, np.inf, -np.inf])
-def test_other_numbers_do_not(value):
-    with pytest.raises(ValueError, match=r"^mass must be a positive finite number; got "):
-        check.positive(value, "mass")
-
-
-def test_infinity_may_be_allowed():
+def test_good_numbers_pass():
+    for value in (1, 2.5, np.float32(3), "4", np.int64(7), 1e-300):
+        assert check.positive(value, "mass") == float(value)
+        assert type(check.positive(value, "mass")) is float
     assert check.positive(np.inf, "r_max", infinite=True) == np.inf
-    with pytest.raises(ValueError, match="r_max must be a positive number; got nan"):
-        check.positive(np.nan, "r_max", infinite=True)
+    for value in (1, np.int32(5), np.uint8(3), 10**12):
+        assert check.count(value, "n") == int(value)
+        assert type(check.count(value, "n")) is int
 
 
-@pytest.mark.parametrize("value", [None, "heavy", [1, 2], {}])
-def test_what_is_no_number_does_not(value):
-    with pytest.raises(TypeError, match="^mass must be a positive number; got "):
-        check.positive(value, "mass")
+@pytest.mark.parametrize(("number", "values", "error", "message"), [
+    (check.positive, [0, -1, -0.0, np.nan, np.inf, -np.inf], ValueError, "m must be a positive finite number; got "),
+    (check.positive, [None, "heavy", [1, 2], {}], TypeError, "m must be a positive number; got "),
+    (partial(check.positive, infinite=True), [np.nan], ValueError, "m must be a positive number; got nan"),
+    (check.count, [0, -5], ValueError, "m must be a positive integer; got "),
+    (check.count, [1e6, np.float64(3), "3", None, True, np.True_], TypeError, "m must be a positive integer; got "),
+])
+def test_other_numbers_do_not(number, values, error, message):
+    for value in values:
+        with pytest.raises(error, match=f"^{message}"):
+            number(value, "m")
 
 
 def test_numbers_of_a_frozen_dataclass_are_settled():
@@ -57,34 +57,21 @@ def test_numbers_of_a_frozen_dataclass_are_settled():
             Sphere(*values)
 
 
-@pytest.mark.parametrize("value", [1, np.int32(5), np.uint8(3), 10**12])
-def test_counts_pass(value):
-    assert check.count(value, "n") == int(value)
-    assert type(check.count(value, "n")) is int
-
-
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [(0, ValueError), (-5, ValueError), (1e6, TypeError), (2.0, TypeError), ("3", TypeError), (None, TypeError),
-     (True, TypeError), (np.True_, TypeError), (np.float64(3), TypeError)],
-)
-def test_what_is_no_count_does_not(value, error):
-    with pytest.raises(error, match="^n must be a positive integer; got "):
-        check.count(value, "n")
-
-
 @pytest.mark.parametrize("kind", [np.asarray, list, torch.from_numpy, np.float32, lambda w: w.astype(int)])
 def test_phase_space_comes_back_as_float64(stars, kind):
     w = check.phase_space(kind(stars))
-    assert w.dtype == np.float64
-    assert w.shape == stars.shape
+    assert (w.dtype, w.shape) == (np.float64, stars.shape)
     np.testing.assert_allclose(w, np.asarray(kind(stars), dtype=float))
 
 
-@pytest.mark.parametrize("shape", [(6,), (1000, 5), (10, 7), (2, 3, 6), (), (0, 5)])
-def test_phase_space_of_another_shape(shape):
-    with pytest.raises(ValueError, match=r"^stars must have shape \(n, 6\); got \("):
-        check.phase_space(np.zeros(shape), "stars")
+@pytest.mark.parametrize(("use", "shapes", "message"), [
+    (check.phase_space, [(6,), (1000, 5), (10, 7), (2, 3, 6), (), (0, 5)], r"w must have shape \(n, 6\); got \("),
+    (check.points, [(3,), (4, 2), (0, 3), (2, 3, 3)], r"points must have shape \(m, 3\), m >= 1; got \("),
+])
+def test_another_shape(use, shapes, message):
+    for shape in shapes:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            use(np.zeros(shape))
 
 
 @pytest.mark.parametrize(("rows", "text"), [([17, 20, 99], "3 non-finite rows, first at index 17"),
@@ -92,62 +79,39 @@ def test_phase_space_of_another_shape(shape):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite(stars, rows, text, value):
     stars[rows, 4] = value
-    with pytest.raises(ValueError, match=f"^w has {text}$"):
-        check.phase_space(stars)
+    with pytest.raises(ValueError, match=f"^stars has {text}$"):
+        check.phase_space(stars, "stars")
     with pytest.raises(ValueError, match=f"^points has {text}$"):
         check.points(stars[:, 3:])
 
 
-@pytest.mark.parametrize("shape", [(3,), (4, 2), (0, 3), (2, 3, 3)])
-def test_points_of_another_shape(shape):
-    with pytest.raises(ValueError, match=r"^points must have shape \(m, 3\), m >= 1; got \("):
-        check.points(np.zeros(shape))
-
-
 def test_good_stars_pass_without_a_word(stars):
+    similar, exchanged = stars.copy(), stars[:, [3, 1, 2, 0, 4, 5]]  # that share five of six; with x and vx exchanged
+    similar[:, :5] = similar[:10, :5].repeat(200, axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check.training_stars(stars)
-        check.training_stars(stars * 1e-30)
-        check.training_stars(stars * [1e12, 1e12, 1e12, 1, 1, 1])
-        check.training_stars(np.vstack([stars[:1980], stars[:20]]))  # one per cent exactly
+        for good in (stars, stars[:1000], stars * 1e-30, stars * [1e12, 1e12, 1e12, 1, 1, 1], similar,
+                     np.vstack([stars[:1980], stars[:20]]),  # one per cent exactly
+                     np.vstack([stars, exchanged]),  # others, though their plain sum is the same
+                     np.abs(stars)[:, np.random.default_rng(2).permutation(6)]):
+            check.training_stars(good)
 
 
 @pytest.mark.parametrize("share", [0.011, 0.1, 0.5])
-def test_repeated_stars(stars, share):
-    """Repeats are counted exactly, wherever they stand; stars that share five of six coordinates are no repeats."""
+def test_repeated_stars_are_counted_exactly_wherever_they_stand(stars, share):
     n = round(share * len(stars))
     repeated = np.random.default_rng(1).permutation(np.vstack([stars[: len(stars) - n], stars[:n]]))
     with pytest.warns(UserWarning, match=f"^{share:.1%} of the stars repeat another one"):
         check.training_stars(repeated)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        similar = stars.copy()
-        similar[:, :5] = similar[:10, :5].repeat(200, axis=0)
-        check.training_stars(similar)
-        check.training_stars(np.abs(stars)[:, np.random.default_rng(2).permutation(6)])
 
 
-def test_permuted_columns_are_other_stars(stars):
-    """x and vx exchanged make another star, though their plain sum is the same."""
-    exchanged = stars.copy()
-    exchanged[:, [0, 3]] = exchanged[:, [3, 0]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check.training_stars(np.vstack([stars, exchanged]))
-
-
-@pytest.mark.parametrize(("column", "name"), list(enumerate(check.COLUMNS)))
-def test_constant_column(stars, column, name):
-    stars[:, column] = 3.7
-    with pytest.raises(ValueError, match=f"^stars has a constant column: {name}; every one must vary$"):
-        check.training_stars(stars)
-
-
-def test_too_few_stars(stars):
-    check.training_stars(stars[:1000])
+def test_stars_that_teach_nothing(stars):
     with pytest.raises(ValueError, match="^stars must have at least 1000 rows to learn from; got 999$"):
         check.training_stars(stars[:999])
+    for column, name in enumerate(check.COLUMNS):
+        flat = np.where(np.arange(6) == column, 3.7, stars)
+        with pytest.raises(ValueError, match=f"^stars has a constant column: {name}; every one must vary$"):
+            check.training_stars(flat)
 
 
 def test_singular_coordinates():

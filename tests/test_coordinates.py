@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.spatial.transform import Rotation
 
 import dfaccel as da
 from dfaccel.coordinates import COORDINATES, Axisymmetric, Linear, Radial, Spherical, coordinate_map, map_from_dict
@@ -16,10 +17,7 @@ MAPS += [Linear(0.6, True), Radial(0.6, True), Axisymmetric(0.6, True, height=3.
 MAPS += [Radial(1.7, anisotropy=0.5), Radial(0.6, True, anisotropy=-0.4, velocity_scale=3.0)]
 
 
-@pytest.fixture(params=MAPS, ids=lambda m: f"{type(m).__name__}-{m.scale}-{getattr(m, 'anisotropy', 0)}")
-def coordinates(request):
-    """Every map, with and without time reversal."""
-    return request.param
+every_map = pytest.mark.parametrize("coordinates", MAPS, ids=repr)
 
 
 def phase_space(n=200, r=None, seed=0):
@@ -32,13 +30,9 @@ def phase_space(n=200, r=None, seed=0):
 
 
 def rotation(seed, about_z=False):
-    """A random rotation matrix."""
-    if about_z:
-        c, s = np.cos(seed + 0.5), np.sin(seed + 0.5)
-        return torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1.0]], dtype=torch.float64)
-    q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
-    q *= np.sign(np.diag(r))
-    return torch.from_numpy(q * np.linalg.det(q))
+    """A rotation matrix, about the axis or about any."""
+    vector = [0, 0, seed + 0.5] if about_z else np.random.default_rng(seed).normal(size=3)
+    return torch.from_numpy(Rotation.from_rotvec(vector).as_matrix())
 
 
 def turned(w, matrix):
@@ -65,19 +59,28 @@ def completed(coordinates, w):
     return y[0], 0.0
 
 
-def test_inverse_returns_the_invariants(coordinates):
-    w = phase_space()
+@every_map
+def test_inverse_returns_the_invariants_and_gradients_are_finite(coordinates):
+    w = phase_space().requires_grad_()
     y, log_jacobian = coordinates.forward(w)
-    assert y.shape == (len(w), coordinates.features)
-    assert log_jacobian.shape == (len(w),)
+    assert (y.shape, log_jacobian.shape) == ((len(w), coordinates.features), (len(w),))
     assert y.dtype == log_jacobian.dtype == torch.float64
+    assert torch.isfinite(y).all()
+    (gradient,) = torch.autograd.grad(y.sum() + log_jacobian.sum(), w)
+    assert torch.isfinite(gradient).all()
+    w, y = w.detach(), y.detach()
     back = coordinates.inverse(y, np.random.default_rng(1))
     assert back.shape == w.shape
     torch.testing.assert_close(coordinates.forward(back)[0], y, rtol=1e-9, atol=1e-9)
     if coordinates.features == 6:  # nothing is ignored: the very points come back
         torch.testing.assert_close(back, w, rtol=1e-12, atol=0)
+    torch.testing.assert_close(coordinates.position_coordinates(w[:, :3]), y[:, : coordinates.n_positions])
+    x = coordinates.positions(y, np.random.default_rng(2))  # velocities drawn for these positions keep them
+    again = coordinates.forward(torch.cat([x, coordinates.velocities(x, y, np.random.default_rng(3))], dim=1))[0]
+    torch.testing.assert_close(again, y, rtol=1e-9, atol=1e-9)
 
 
+@every_map
 def test_jacobian_is_the_determinant_of_the_completed_map(coordinates):
     for w in phase_space(40):
         jacobian = torch.autograd.functional.jacobian(lambda p: completed(coordinates, p)[0], w)
@@ -86,6 +89,7 @@ def test_jacobian_is_the_determinant_of_the_completed_map(coordinates):
         assert abs(value - expected) < 1e-9 * max(1, abs(expected))
 
 
+@every_map
 def test_a_density_of_the_invariants_becomes_a_normalized_density_of_stars(coordinates, proposal):
     """Push a Gaussian in y through: its mean ratio to an unrelated sampler of known density is the integral, one."""
     w, log_q = proposal(200_000, rng=3)
@@ -104,31 +108,28 @@ def test_a_density_of_the_invariants_becomes_a_normalized_density_of_stars(coord
 
 def test_angles_drawn_by_the_inverse_are_uniform():
     """Kolmogorov-Smirnov at 5 sigma for n = 20,000: p > 5.7e-7; the tilted frame of the control is caught."""
-    n, p_limit = 20_000, 5.7e-7
-    one = phase_space(1, r=2.0).expand(n, -1)
+    def fits(value, half_range=1.0):
+        return stats.kstest(value, stats.uniform(-half_range, 2 * half_range).cdf).pvalue > 5.7e-7
+
+    one = phase_space(1, r=2.0).expand(20_000, -1)
     for coordinates in (Spherical(1.0), Axisymmetric(1.0, height=0.3)):
         w = coordinates.inverse(coordinates.forward(one)[0], np.random.default_rng(5)).numpy()
-        azimuth = np.arctan2(w[:, 1], w[:, 0])
-        assert stats.kstest(azimuth, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > p_limit
+        assert fits(np.arctan2(w[:, 1], w[:, 0]), np.pi)
         if isinstance(coordinates, Spherical):
-            polar = w[:, 2] / np.linalg.norm(w[:, :3], axis=1)
             spin = np.cross(w[:, :3], w[:, 3:])  # perpendicular to x, in a direction uniform about it
-            assert stats.kstest(polar, stats.uniform(-1, 2).cdf).pvalue > p_limit
-            assert stats.kstest(spin[:, 2] / np.linalg.norm(spin, axis=1), stats.uniform(-1, 2).cdf).pvalue > p_limit
+            assert fits(w[:, 2] / np.linalg.norm(w[:, :3], axis=1))
+            assert fits(spin[:, 2] / np.linalg.norm(spin, axis=1))
             tilted = w[:, :3] @ rotation(1).numpy().T * [1, 1, 0.9]
-            tilted = tilted[:, 2] / np.linalg.norm(tilted, axis=1)
-            assert stats.kstest(tilted, stats.uniform(-1, 2).cdf).pvalue < p_limit
+            assert not fits(tilted[:, 2] / np.linalg.norm(tilted, axis=1))
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("coordinates", [Spherical(1.7), Axisymmetric(1.7, height=0.2)], ids=["sphere", "disc"])
+@pytest.mark.parametrize("coordinates", [Spherical(1.7), Axisymmetric(1.7, height=0.2)], ids=repr)
 def test_rotations_leave_the_coordinates_alone(coordinates, seed):
     w = phase_space()
     y, log_jacobian = coordinates.forward(w)
-    matrix = rotation(seed, about_z=isinstance(coordinates, Axisymmetric))
-    y_turned, log_jacobian_turned = coordinates.forward(turned(w, matrix))
-    torch.testing.assert_close(y_turned, y, rtol=1e-10, atol=1e-11)
-    torch.testing.assert_close(log_jacobian_turned, log_jacobian, rtol=1e-10, atol=1e-11)
+    again = coordinates.forward(turned(w, rotation(seed, about_z=isinstance(coordinates, Axisymmetric))))
+    torch.testing.assert_close(again, (y, log_jacobian), rtol=1e-10, atol=1e-11)
     if isinstance(coordinates, Spherical):  # mirrors too
         mirrored = coordinates.forward(w * torch.tensor([1, -1, 1, 1, -1, 1]))[0]
         torch.testing.assert_close(mirrored, y, rtol=1e-12, atol=1e-13)
@@ -136,75 +137,47 @@ def test_rotations_leave_the_coordinates_alone(coordinates, seed):
         assert (coordinates.forward(turned(w, rotation(seed)))[0] - y).abs().max() > 0.1
 
 
-def test_time_reversal_and_reflection_are_sign_flips(coordinates):
+@every_map
+def test_time_reversal_and_reflection_are_sign_flips_that_form_a_group(coordinates):
     w = phase_space()
     y, log_jacobian = coordinates.forward(w)
-    reverse = torch.tensor([1.0, 1, 1, -1, -1, -1])
+    elements = {tuple(row.tolist()) for row in coordinates.flips}
     sign = torch.ones(coordinates.features)
     sign[list(coordinates.reversed_by_time)] = -1
-    y_reversed, log_jacobian_reversed = coordinates.forward(w * reverse)
-    assert torch.equal(y_reversed, y * sign)
-    assert torch.equal(log_jacobian_reversed, log_jacobian)
-    assert coordinates.time_reversal == any(torch.equal(row, sign) for row in coordinates.flips)
+    reversed_y, reversed_jacobian = coordinates.forward(w * torch.tensor([1.0, 1, 1, -1, -1, -1]))
+    assert torch.equal(reversed_y, y * sign)
+    assert torch.equal(reversed_jacobian, log_jacobian)
+    assert coordinates.time_reversal == (tuple(sign.tolist()) in elements)
     if isinstance(coordinates, Axisymmetric):
         sign = torch.tensor([1.0, -1, 1, 1, -1])
         assert torch.equal(coordinates.forward(w * torch.tensor([1, 1, -1, 1, 1, -1]))[0], y * sign)
-        assert any(torch.equal(row, sign) for row in coordinates.flips)
-
-
-def test_flips_form_a_group(coordinates):
-    elements = {tuple(row.tolist()) for row in coordinates.flips}
-    assert len(elements) == len(coordinates.flips)
+        assert tuple(sign.tolist()) in elements
     assert coordinates.flips[0].eq(1).all()
     assert {tuple(a * b for a, b in zip(p, q, strict=True)) for p in elements for q in elements} == elements
     expected = (2 if coordinates.time_reversal else 1) * (2 if isinstance(coordinates, Axisymmetric) else 1)
-    assert len(elements) == expected
+    assert len(elements) == len(coordinates.flips) == expected
 
 
-def test_positions_alone_give_the_position_coordinates(coordinates):
-    w = phase_space()
-    y, _ = coordinates.forward(w)
-    torch.testing.assert_close(coordinates.position_coordinates(w[:, :3]), y[:, : coordinates.n_positions])
-    x = coordinates.positions(y, np.random.default_rng(2))  # velocities drawn for these positions keep them
-    again = coordinates.forward(torch.cat([x, coordinates.velocities(x, y, np.random.default_rng(3))], dim=1))[0]
-    torch.testing.assert_close(again, y, rtol=1e-9, atol=1e-9)
-
-
-def test_gradients_are_finite_over_twelve_decades(coordinates):
-    w = phase_space().requires_grad_()
-    y, log_jacobian = coordinates.forward(w)
-    (gradient,) = torch.autograd.grad(y.sum() + log_jacobian.sum(), w)
-    assert torch.isfinite(gradient).all()
-    assert torch.isfinite(y).all()
-
-
-@pytest.mark.parametrize("kind", [Linear, Radial])
-def test_maps_without_symmetry_are_sound_at_the_centre(kind):
+@pytest.mark.parametrize("chosen", [Linear(1.3), Radial(1.3)], ids=repr)
+def test_maps_without_symmetry_are_sound_at_the_centre(chosen):
     w = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
-    y, log_jacobian = kind(1.3).forward(w)
+    y, log_jacobian = chosen.forward(w)
     (gradient,) = torch.autograd.grad(y.sum() + log_jacobian.sum(), w)
     assert torch.isfinite(gradient).all()
-    assert torch.equal(y, torch.zeros_like(y))
-    assert torch.equal(kind(1.3).inverse(y, np.random.default_rng(0)), torch.zeros_like(y))
+    assert not y.any()
+    assert not chosen.inverse(y, np.random.default_rng(0)).any()
 
 
 @pytest.mark.parametrize(("name", "kind"), COORDINATES.items())
 def test_scales_come_from_the_stars(name, kind):
     w = np.random.default_rng(0).normal(size=(1000, 6))
-    chosen = coordinate_map(w, name, time_reversal=True)
-    larger = coordinate_map(w * 7, name)
+    chosen, larger = coordinate_map(w, name, time_reversal=True), coordinate_map(w * 7, name)
     assert type(chosen) is kind
-    assert chosen.time_reversal
-    assert not larger.time_reversal
-    assert larger.scale == pytest.approx(7 * chosen.scale, rel=1e-14)
-    if kind is Axisymmetric:
-        assert larger.height == pytest.approx(7 * chosen.height, rel=1e-14)
-
-
-def test_a_map_is_taken_as_it_is_and_the_default_is_radial():
-    w, given = np.ones((5, 6)), Spherical(3.0)
-    assert coordinate_map(w, given) is given
-    assert type(coordinate_map(w)) is Radial
+    assert (chosen.time_reversal, larger.time_reversal) == (True, False)
+    for size in ("scale", "height") if kind is Axisymmetric else ("scale",):
+        assert getattr(larger, size) == pytest.approx(7 * getattr(chosen, size), rel=1e-14)
+    assert coordinate_map(w, chosen) is chosen
+    assert type(coordinate_map(w)) is Radial  # the default
 
 
 def test_unknown_names_are_refused_with_those_known():
@@ -215,6 +188,7 @@ def test_unknown_names_are_refused_with_those_known():
         map_from_dict({"kind": "Cubic"})
 
 
+@every_map
 def test_directions_in_which_an_acceleration_is_determined(coordinates):
     x = phase_space()[:, :3].numpy()
     along = coordinates.determined(x)
@@ -225,6 +199,7 @@ def test_directions_in_which_an_acceleration_is_determined(coordinates):
     assert (coordinates.round, coordinates.axial) == tuple(type(coordinates) is k for k in (Spherical, Axisymmetric))
 
 
+@every_map
 def test_description_round_trip_and_immutability(coordinates):
     assert map_from_dict(coordinates.to_dict()) == coordinates
     first_format = {k: v for k, v in coordinates.to_dict().items() if k != "name"}
@@ -241,24 +216,22 @@ def test_anisotropy_is_that_of_the_stars(beta):
     w = da.Hernquist(beta=beta).sample(n, rng=0)
     coordinates = Radial.from_stars(w)
     assert abs(coordinates.anisotropy - beta) < 5 * 1.5 / np.sqrt(n)
-    x, u = torch.from_numpy(w[:, :3]), coordinates.forward(torch.from_numpy(w))[0][:, 3:]
-    across = torch.linalg.vector_norm(torch.linalg.cross(x, u), dim=1) / torch.linalg.vector_norm(x, dim=1)
-    near = [(across < limit * coordinates.velocity_scale).sum().item() for limit in (0.2, 0.4)]  # flat: as the area
-    assert abs(near[0] - near[1] / 4) < 5 * np.sqrt(near[1] * 0.25 * 0.75) + 0.06 * near[1]
-    if beta:  # negative control: untouched velocities are crowded
-        plain = Radial(coordinates.scale).forward(torch.from_numpy(w))[0][:, 3:]
-        across = torch.linalg.vector_norm(torch.linalg.cross(x, plain), dim=1) / torch.linalg.vector_norm(x, dim=1)
-        near = [(across < limit * coordinates.velocity_scale).sum().item() for limit in (0.2, 0.4)]
-        assert near[0] > 0.4 * near[1]
+
+    def near(chosen):
+        u = chosen.forward(torch.from_numpy(w))[0][:, 3:].numpy()
+        across = np.linalg.norm(np.cross(w[:, :3], u), axis=1) / np.linalg.norm(w[:, :3], axis=1)
+        return [(across < limit * coordinates.velocity_scale).sum() for limit in (0.2, 0.4)]
+
+    inner, outer = near(coordinates)  # flat: as the area
+    assert abs(inner - outer / 4) < 5 * np.sqrt(outer * 0.25 * 0.75) + 0.06 * outer
+    inner, outer = near(Radial(coordinates.scale))
+    assert not beta or inner > 0.4 * outer  # negative control: untouched velocities are crowded
 
 
 def test_anisotropy_of_odd_stars_is_bounded():
-    w = np.zeros((1000, 6))
-    w[:, :3] = np.random.default_rng(0).normal(size=(1000, 3))
-    w[:, 3:] = w[:, :3]
-    assert Radial.from_stars(w).anisotropy == 0.9
-    w[:, 3:] = np.cross(w[:, :3], [0.0, 0, 1])
-    assert Radial.from_stars(w).anisotropy == -1.0
+    x = np.random.default_rng(0).normal(size=(1000, 3))
+    assert Radial.from_stars(np.hstack([x, x])).anisotropy == 0.9
+    assert Radial.from_stars(np.hstack([x, np.cross(x, [0.0, 0, 1])])).anisotropy == -1.0
 
 
 # ---- of stars, in NumPy ----
@@ -277,22 +250,18 @@ def test_spherical_and_cylindrical_coordinates_of_stars():
     np.testing.assert_allclose(parts.v_r, (x * v).sum(1) / 2.0, atol=1e-15)
     np.testing.assert_allclose(parts.v_r**2 + parts.v_t**2, (v * v).sum(1))
     assert (parts.v_t > 0).all()
-    for about_z in (False, True):
-        tilted = turned(torch.from_numpy(w), rotation(3, about_z))
-        np.testing.assert_allclose(np.stack(da.spherical(tilted)), np.stack(parts), atol=1e-13)
-        if about_z:
-            np.testing.assert_allclose(da.cylindrical(tilted).v_phi, v_phi, atol=1e-13)
+    tilted, turned_about_z = (turned(torch.from_numpy(w), rotation(3, about_z)) for about_z in (False, True))
+    np.testing.assert_allclose(np.stack(da.spherical(tilted)), np.stack(parts), atol=1e-13)
+    np.testing.assert_allclose(da.cylindrical(turned_about_z).v_phi, v_phi, atol=1e-13)
     for function in (da.spherical, da.cylindrical):
         with pytest.raises(ValueError, match=r"w must have shape \(n, 6\); got \(6,\)"):
             function(w[0])
 
 
 def test_directions_are_isotropic_unit_vectors():
-    n = 100_000
-    x = da.directions(n, 1)
+    n, x = 100_000, da.directions(100_000, 1)
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-14)
-    for column in x.T:
-        assert stats.kstest(column, stats.uniform(-1, 2).cdf).pvalue > 1e-4
+    assert (stats.kstest(x, stats.uniform(-1, 2).cdf, axis=0).pvalue > 1e-4).all()
     assert abs(x.T @ x / n - np.eye(3) / 3).max() < 5 * np.sqrt(4 / 45 / n)
     np.testing.assert_array_equal(x, da.directions(n, np.random.default_rng(1)))
     with pytest.raises(ValueError, match="n must be a positive integer; got 0"):

@@ -78,6 +78,7 @@ def test_all_pages_tell_the_same_commands():
     assert len({tuple(lines) for lines in plain.values()}) == 1, plain
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of places with few stars
 @pytest.mark.parametrize("name", ["README.md", "book/intro.md"])
 def test_the_lines_of_python_run(name):

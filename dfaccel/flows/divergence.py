@@ -31,10 +31,8 @@ def kl_divergence(
     ----------
     truth, model : DistributionFunction
         What the stars are drawn from, and what is compared with it; both need a ``log_df`` in closed form.
-    n : int
-        Number of fresh stars drawn from the truth.
-    rng : Generator or int
-        Random generator or its seed.
+    n, rng : int, Generator or int
+        Number of fresh stars drawn from the truth, and random generator or its seed.
 
     Returns
     -------
@@ -49,9 +47,8 @@ def kl_divergence(
     Examples
     --------
     >>> import dfaccel as da
-    >>> estimate = kl_divergence(da.Plummer(), da.Plummer(G=1.5), n=1000, rng=2)
-    >>> estimate.value > 5 * estimate.standard_error
-    True
+    >>> kl_divergence(da.Plummer(), da.Plummer(G=1.0), n=1000, rng=2)
+    Estimate(value=0.0, standard_error=0.0)
     """
     if check.count(n, "n") < 2:
         raise ValueError("n must be at least 2 for a standard error; got 1")
@@ -82,8 +79,8 @@ def _log_df(df: DistributionFunction, w: NDArray[np.float64]) -> NDArray[np.floa
 def knn_divergence(x: ArrayLike, y: ArrayLike, k: int = 8, *, extrapolate: bool = True) -> Estimate:
     r"""Estimate KL(p || q), in nats, from stars of `p` and of `q` alone, by distances to nearest neighbours.
 
-    Both samples are divided by half of the central 68 % range of `y`. With :math:`\rho_j(i)` the distance
-    of :math:`x_i` to the j-th nearest of the *other* `x`, and :math:`\nu_j(i)` to the j-th nearest `y`,
+    Both samples are divided by half of the central 68 % range of `y`. With :math:`\rho_j(i)` the distance of
+    :math:`x_i` to the j-th nearest of the *other* `x`, and :math:`\nu_j(i)` to the j-th nearest `y`,
 
     .. math::
         D_j = \frac dn \sum_{i=1}^n \ln \frac{\nu_j(i)}{\rho_j(i)} + \ln \frac{m}{n - 1}
@@ -97,10 +94,8 @@ def knn_divergence(x: ArrayLike, y: ArrayLike, k: int = 8, *, extrapolate: bool 
     ----------
     x, y : array (n, d), (m, d)
         Independent draws from `p` and from `q`.
-    k : int
-        Number of neighbours.
-    extrapolate : bool
-        Whether to extrapolate; if not, the result is :math:`D_k`, with more bias and less noise.
+    k, extrapolate : int, bool
+        Number of neighbours, and whether to extrapolate; :math:`D_k`, the result if not, has more bias and less noise.
 
     Returns
     -------
@@ -111,15 +106,14 @@ def knn_divergence(x: ArrayLike, y: ArrayLike, k: int = 8, *, extrapolate: bool 
     Raises
     ------
     TypeError, ValueError
-        If `k` is not a whole number, or is 1 and `extrapolate`; if a sample is not a finite array of as many columns as
-        the other, has too few rows for `k` or a column without spread; if a row occurs twice, in one sample or in both.
+        If `k` is no whole number, or 1 and `extrapolate`; if a sample is not finite, has other columns than the other,
+        too few rows for `k` or a column without spread; if a row occurs twice, in one sample or in both.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
     >>> x, y = rng.normal(size=(4000, 2)), rng.normal(1.0, 1.0, size=(4000, 2))
-    >>> estimate = knn_divergence(x, y)
-    >>> abs(estimate.value - 1) < 5 * estimate.standard_error
+    >>> abs(knn_divergence(x, y).value - 1) < 0.2
     True
     """
     k = check.count(k, "k")

@@ -17,7 +17,6 @@ from dfaccel.flows.maf import FlowSpec, Layout
 from dfaccel.systems.base import DistributionFunction
 
 _REACH = 0.5  # neighbourhood, in position coordinates, in which training stars are counted
-_N_REPRESENTATIVE = 100_000  # stars an ensemble draws of itself to lend their velocities
 _CHUNK = 8192  # phase-space points evaluated at a time: what fits the cache
 
 
@@ -30,33 +29,25 @@ class FlowEnsemble(DistributionFunction):
 
     Parameters
     ----------
-    spec : FlowSpec
-        Architecture of each member.
-    coordinates : CoordinateMap
-        Map from phase space to the coordinates in which the flows learned.
-    mean, std : Tensor, shape (features,)
-        Standardization of those coordinates, float64.
-    theta, reference : Tensor, shape (n_flows, n_parameters), (n, n_positions)
-        Parameters of the members, and position coordinates of some training stars, float32.
-    metadata : dict
-        Provenance: seeds, versions, training history, checksum of the data.
-    prior : FlowEnsemble, optional
-        Ensemble of as many members from which these were started.
+    spec, coordinates : FlowSpec, CoordinateMap
+        Architecture of each member, and map from phase space to the coordinates in which the flows learned.
+    mean, std, theta, reference : Tensor
+        Standardization of those coordinates, each (features,), float64; parameters of the members (n_flows,
+        n_parameters), and position coordinates (n, n_positions) of some training stars, float32.
+    metadata, prior : dict, FlowEnsemble, optional
+        Provenance (seeds, versions, history, checksum of the data), and the ensemble from which this one was started.
 
     Raises
     ------
     ValueError
-        By ``log_df(w)``, ``score(w)`` and the like, if ``w`` is not a finite array of shape (n, 6), x y z vx vy vz in
-        the units of the training stars; by ``sample``, if no star drawn is finite.
+        If points ``w`` are not a finite array (n, 6), in the units of the training stars; if no star drawn is finite.
 
     Examples
     --------
     >>> import dfaccel as da
-    >>> model = da.fit(da.Plummer().sample(1000, rng=1), n_flows=2, spec=da.FlowSpec(1, 4), rng=0,
-    ...                config=da.TrainConfig(n_epochs=1, batch_size=500))
-    >>> w = model.sample(5, rng=2)
-    >>> model.log_df(w).shape, model.score(w).shape, model.members_log_df(w).shape
-    ((5,), (5, 6), (2, 5))
+    >>> model = da.fit(da.Plummer().sample(1000, rng=1), spec=da.FlowSpec(1, 4), config=da.TrainConfig(1, 500), rng=0)
+    >>> model.score(model.sample(5, rng=2)).shape
+    (5, 6)
     """
 
     spec: FlowSpec
@@ -81,7 +72,7 @@ class FlowEnsemble(DistributionFunction):
     @cached_property
     def representative_stars(self) -> np.ndarray:
         """Stars (100000, 6) drawn from the ensemble once and kept; always the same ones."""
-        return self.sample(_N_REPRESENTATIVE, rng=0)
+        return self.sample(100_000, rng=0)
 
     @cached_property
     def _networks(self) -> list:
@@ -91,8 +82,7 @@ class FlowEnsemble(DistributionFunction):
         """Return the ensemble of member ``k`` alone (-1 is the last); raise IndexError if there is no such member."""
         if not -self.n_flows <= k < self.n_flows:
             raise IndexError(f"k must lie in {-self.n_flows}..{self.n_flows - 1}; got {k}")
-        k %= self.n_flows
-        return replace(self, theta=self.theta[k : k + 1], prior=self.prior and self.prior.member(k))
+        return replace(self, theta=self.theta[[k]], prior=self.prior and self.prior.member(k))
 
     def to(self, device: str) -> Self:
         """Return the ensemble on a torch device."""
@@ -108,11 +98,7 @@ class FlowEnsemble(DistributionFunction):
         return log_scale + self.prior._log_df(w) - self.coordinates.forward(w)[1] + self.std.log().sum()
 
     def _log_df(self, w: Tensor) -> Tensor:
-        """Return ln f (n_flows, n), float64, of each member at its own points ``w`` (n_flows, n, 6).
-
-        Where a coordinate is singular (the centre, the axis, a purely radial orbit), or so large that the network
-        overflows, it is the limit, minus infinity.
-        """
+        """Return ln f (n_flows, n), float64, of each member at its own points ``w`` (n_flows, n, 6)."""
         y, log_jacobian = self.coordinates.forward(w)
         singular = ~torch.isfinite(y).all(-1)
         y = ((y - self.mean) / self.std).float()
@@ -120,7 +106,7 @@ class FlowEnsemble(DistributionFunction):
         y = torch.cat([y * sign for sign in flips], dim=1).mT
         log_p = self.density(self._networks, y).double().unflatten(1, (len(flips), -1))
         log_f = torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
-        return torch.where(singular | torch.isnan(log_f), -torch.inf, log_f)
+        return torch.where(singular | torch.isnan(log_f), -torch.inf, log_f)  # the limit, also if a network overflows
 
     def _derivatives(self, points: Tensor, order: int) -> tuple[Tensor, ...]:
         """Return ln f of the members and its derivatives up to ``order`` at points (n_flows, n, 6) of their own."""

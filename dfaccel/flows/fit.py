@@ -78,22 +78,16 @@ def fit(
     ----------
     stars : ndarray, shape (n, 6)
         Stars, x y z vx vy vz, at least 1,000, in any units of length and velocity.
-    n_flows : int
-        Number of members.
-    spec, config : FlowSpec, TrainConfig, optional
-        Architecture and schedule.
-    coordinates : {"spherical", "axisymmetric", "radial", "linear"} or CoordinateMap
-        Coordinates to learn in. The first two impose their symmetry exactly. The others impose none.
-    time_reversal : bool
-        Whether f(x, v) = f(x, -v) is imposed too.
+    n_flows, spec, config : int, FlowSpec, TrainConfig, optional
+        Number of members, their architecture and the schedule.
+    coordinates, time_reversal : {"spherical", "axisymmetric", "radial", "linear"} or CoordinateMap, bool
+        Coordinates to learn in: the first two impose their symmetry exactly. And whether to impose f(x, v) = f(x, -v).
     prior : FlowEnsemble, optional
         Ensemble of as many members to start from, for example with a symmetry that is likely but must not be imposed.
-        The flows begin as the identity, and only the stars move them away from it.
     rng : Generator or int
         Random generator or its seed. It gives independent streams for data, initialization and batch order.
     checkpoint : str or Path, optional
-        Folder for checkpoints. A training that was killed or interrupted (KeyboardInterrupt) continues from there, to
-        the same result, when it is called again with the same arguments.
+        Folder for checkpoints. A training that was stopped goes on from there when it is called again, to the same end.
     device : str
         Torch device; "auto" takes CUDA if there is one.
 
@@ -104,19 +98,15 @@ def fit(
 
     Raises
     ------
-    TypeError, ValueError
-        If ``n_flows`` is not a positive integer; if the stars have a wrong shape, are too few, are not finite, have a
-        constant column or lie where the coordinates are singular; if a name is unknown; if there is a prior and it has
-        another number of members or the coordinates a symmetry; if the checkpoint is of another training.
-    FloatingPointError
-        If the loss becomes NaN or infinite.
+    TypeError, ValueError, FloatingPointError
+        If stars have a wrong shape, are too few or not finite, do not vary, or lie where the coordinates are singular;
+        if an option is unknown or does not fit the prior; if the checkpoint is of another training; if the loss is NaN.
 
     Examples
     --------
     >>> import dfaccel as da
     >>> stars = da.Hernquist().sample(2000, rng=1)
-    >>> model = fit(stars, spec=da.FlowSpec(n_transforms=2, hidden_features=8), coordinates="spherical",
-    ...             config=da.TrainConfig(n_epochs=1, batch_size=500), rng=0)
+    >>> model = fit(stars, spec=da.FlowSpec(2, 8), coordinates="spherical", config=da.TrainConfig(1, 500), rng=0)
     >>> model.sample(5, rng=2).shape
     (5, 6)
     """
@@ -128,7 +118,6 @@ def fit(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     streams = zip(("data", "initialization", "batches"), np.random.default_rng(rng).spawn(3), strict=True)
     seeds = {name: int(child.integers(2**63)) for name, child in streams}
-
     ready = prepare(w, coordinates, time_reversal=time_reversal)
     coordinates = ready.coordinates
     if prior is not None and (coordinates.features < 6 or prior.n_flows != n_flows):
@@ -146,7 +135,6 @@ def fit(
         **({} if prior is None else {"prior": checksum(prior.theta)}),
     }
     train(run, None if checkpoint is None else Path(checkpoint).expanduser() / "checkpoint.safetensors", identity)
-
     metadata = {
         "n_stars": len(w), "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
         "held_out_loss": run.progress["best"], "history": run.progress["history"],

@@ -2,11 +2,8 @@
 
 nflows defines the flow: layers, masks, initialization, names of its arrays. Here the parameters of K flows are the
 rows of one matrix ``theta``, and batched matrix products give the numbers of nflows (tested), but faster.
-
-A new architecture is one file like this one. Its specification is a frozen dataclass of plain values with
-``layout(features)``. The layout has ``n_parameters``, ``mask`` (which of them matter) and ``hidden`` (where the
-matrices between hidden layers are). ``initial`` and ``identity`` make ``theta``, ``unpack`` and ``pack`` name its
-arrays, ``networks`` prepares it for ``transform``, ``log_prob`` and ``inverse``. `dfaccel.load` must know both files.
+A new architecture is one file like this one: a frozen dataclass with ``layout(features)``, and a layout with
+``n_parameters``, ``mask``, ``hidden`` and the methods below. `dfaccel.load` must then know both files.
 """
 
 import math
@@ -33,10 +30,8 @@ class FlowSpec:
 
     Parameters
     ----------
-    n_transforms : int
-        Number of autoregressive transforms.
-    hidden_features, n_blocks : int
-        Width of the hidden layers of each transform's network, and residual blocks of two such layers in it.
+    n_transforms, hidden_features, n_blocks : int
+        Number of autoregressive transforms, width of the hidden layers, and residual blocks of two such layers in each.
     activation : {"gelu", "silu", "softplus", "tanh", "relu"}
         Activation: a smooth one, because accelerations need gradients of f. With relu the gradient has steps.
     permutation : {"reverse", "rotate"}
@@ -98,9 +93,9 @@ class Layout:
         self.n_parameters = sum(self.sizes)
         buffers = dict(flow.named_buffers())
         masks = [buffers.get(name.replace("weight", "mask"), torch.ones(())) for name in self.shapes]
+        # (n_parameters,): which of them matter; (n, h, h): places of the matrices between hidden layers
         self.mask = torch.cat([m.expand(s).reshape(-1) for m, s in zip(masks, self.shapes.values(), strict=True)])
         places = self.unpack(torch.arange(self.n_parameters)[None])
-        # (n, h, h): places in a row of theta of the matrices between hidden layers
         self.hidden = torch.cat([p for name, p in places.items() if ".blocks." in name and name.endswith(".weight")])
 
     def initial(self, seeds: list[int]) -> Tensor:
@@ -110,12 +105,11 @@ class Layout:
 
     def identity(self, theta: Tensor) -> Tensor:
         """Return ``theta`` (K, n_parameters) with last layers that make every transform the identity."""
-        order = torch.arange(self.features)
-        for _ in range(self.spec.n_transforms):
-            order = order[self.order]
-        if not torch.equal(order, torch.arange(self.features)):
-            raise ValueError("n_transforms must bring the features back to their order, for example be even; got "
-                             f"{self.spec.n_transforms}")
+        n, places = self.spec.n_transforms, torch.arange(self.features)
+        for _ in range(n):
+            places = places[self.order]
+        if not torch.equal(places, torch.arange(self.features)):
+            raise ValueError(f"n_transforms must bring the features back to their order, for example be even; got {n}")
         theta = theta.clone()
         for name, array in self.unpack(theta).items():
             if "final_layer" in name:

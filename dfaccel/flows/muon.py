@@ -1,8 +1,7 @@
 """Muon for the matrices between hidden layers, Adam for all other parameters, member by member.
 
-Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) follows the momentum of a matrix after it has set all
-singular values to one, so that directions with a small gradient advance as fast as those with a large one. PyTorch's
-own takes one matrix at a time. Here all hidden matrices of K flows are one batch.
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) levels the singular values of a matrix's momentum, so that
+all directions advance equally fast. PyTorch's own takes one matrix at a time; here those of K flows are one batch.
 """
 
 import torch
@@ -11,26 +10,20 @@ from torch import Tensor
 from dfaccel.flows.maf import Layout
 
 _MOMENTUM = 0.95
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz step of Jordan et al. (2024): singular values to 0.7-1.2 in five
-_N_QUINTIC = 5
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
     """Return square matrices (..., h, h) with the same singular vectors and with singular values near one."""
-    a, b, c = _QUINTIC
+    a, b, c = 3.4445, -4.7750, 2.0315  # five Newton-Schulz steps of Jordan et al. bring singular values to 0.7-1.2
     x = matrices / (torch.linalg.matrix_norm(matrices)[..., None, None] + 1e-12)
-    for _ in range(_N_QUINTIC):
+    for _ in range(5):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x
 
 
 class Optimizer:
-    """Steps for the parameters ``theta`` (K, n_parameters) of K flows, from the gradient in ``theta.grad``.
-
-    ``learning_rate`` and ``matrix_rate`` are the peak rates of Adam and of Muon. If ``matrix_rate`` is 0, Adam trains
-    the hidden matrices too.
-    """
+    """Steps for ``theta`` (K, n_parameters), with peak rates of Adam and of Muon; if Muon's is 0, Adam trains all."""
 
     def __init__(self, layout: Layout, theta: Tensor, learning_rate: float, matrix_rate: float) -> None:
         self.theta, self.learning_rate, self.matrix_rate = theta, learning_rate, matrix_rate

@@ -1,6 +1,7 @@
 """Ensembles on disk: a folder with a safetensors file, and its header as JSON for people to read."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,10 +20,8 @@ def save(model: FlowEnsemble, path: str | Path) -> None:
 
     Parameters
     ----------
-    model : FlowEnsemble
-        Ensemble.
-    path : str or Path
-        Folder, made if it does not exist.
+    model, path : FlowEnsemble, str or Path
+        Ensemble, and the folder, which is made if it does not exist.
 
     Raises
     ------
@@ -53,10 +52,8 @@ def load(path: str | Path) -> FlowEnsemble:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no model there.
-    ValueError
-        If a file is truncated, altered, written by a newer version or not an ensemble.
+    FileNotFoundError, ValueError
+        If there is no model; if a file is truncated, altered, written by a newer version or not an ensemble.
 
     Examples
     --------
@@ -68,23 +65,22 @@ def load(path: str | Path) -> FlowEnsemble:
     if "kind" in header:
         raise ValueError(f"{path / _TENSORS} holds a {header['kind']}, not an ensemble; use what dfaccel.save wrote")
     readable = path / _READABLE
-    if readable.exists():
-        try:
-            same = json.dumps(json.loads(readable.read_text()), sort_keys=True) == json.dumps(header, sort_keys=True)
-        except ValueError:  # (texts are compared because a NaN in a training history does not equal itself)
-            same = False
-        if not same:
-            raise ValueError(f"{readable} was altered: it differs from the header of {_TENSORS}; "
-                             "delete it to go by that header")
+    if readable.exists() and _canonical(readable.read_text()) != _canonical(json.dumps(header)):
+        raise ValueError(f"{readable} was altered: it differs from the header of {_TENSORS}; "
+                         "delete it to go by that header")
     return _restored(tensors, header)
+
+
+def _canonical(text: str) -> str | None:
+    """Return JSON with its keys sorted, to compare as text since NaN does not equal itself; None if it is no JSON."""
+    with suppress(ValueError):
+        return json.dumps(json.loads(text), sort_keys=True)
 
 
 def _described(model: FlowEnsemble) -> tuple[dict[str, Tensor], dict]:
     """Return the arrays of an ensemble and of its prior, and the rest as plain values."""
-    header = {
-        "spec": asdict(model.spec), "coordinates": model.coordinates.to_dict(), "n_flows": model.n_flows,
-        "metadata": model.metadata,
-    }
+    header = {"spec": asdict(model.spec), "coordinates": model.coordinates.to_dict(), "n_flows": model.n_flows,
+              "metadata": model.metadata}
     tensors = model.layout.unpack(model.theta.detach())
     tensors |= {"mean": model.mean, "std": model.std, "reference": model.reference}
     if model.prior is not None:
@@ -95,11 +91,8 @@ def _described(model: FlowEnsemble) -> tuple[dict[str, Tensor], dict]:
 
 def _restored(tensors: dict[str, Tensor], header: dict) -> FlowEnsemble:
     """Return the ensemble that `_described` took apart."""
-    prior = None
-    if "prior" in header:
-        arrays = {name.removeprefix(_PRIOR): t for name, t in tensors.items() if name.startswith(_PRIOR)}
-        tensors = {name: t for name, t in tensors.items() if not name.startswith(_PRIOR)}
-        prior = _restored(arrays, header["prior"])
+    below = {name.removeprefix(_PRIOR): tensors.pop(name) for name in list(tensors) if name.startswith(_PRIOR)}
+    prior = _restored(below, header["prior"]) if below else None
     spec = FlowSpec(**{k: v for k, v in header["spec"].items() if k != "position_map"})  # now part of the coordinates
     coordinates = map_from_dict(header["coordinates"])
     mean, std, reference = (tensors.pop(name) for name in ("mean", "std", "reference"))

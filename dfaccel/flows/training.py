@@ -33,21 +33,14 @@ class TrainConfig:
         Passes over the stars, and stars per step and member.
     learning_rate, matrix_rate : float
         Peak rates of Adam and of Muon. Muon trains the matrices between hidden layers; if its rate is 0, Adam does.
-    warmup : float
-        Share of the steps in which the rates rise to their peaks.
-    decay : bool
-        Whether the rates then fall along a cosine to zero. If not, they stay at their peaks.
-    clip : float
-        Largest norm of a member's gradient.
-    held_out : float
-        Share of the stars held out, the same for all members. They choose the best state of each member.
-    bootstrap : bool
-        Whether each member trains on its own draw, with replacement, of the stars.
-    patience : int or None
-        A member stops when it has not improved for this many epochs, and training ends when all have stopped. None
-        trains to the end.
-    checkpoint_seconds : float
-        Time between checkpoints.
+    warmup, decay : float, bool
+        Share of the steps in which the rates rise to their peaks, and whether they then fall along a cosine to zero.
+    clip, checkpoint_seconds : float
+        Largest norm of a member's gradient, and time between checkpoints.
+    held_out, bootstrap : float, bool
+        Share of stars held out to choose each member's best state; whether each draws the others with replacement.
+    patience : int, optional
+        Epochs without improvement after which a member stops. Training ends when all have stopped.
 
     Raises
     ------
@@ -75,8 +68,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("n_epochs", "batch_size") if self.patience is None else ("n_epochs", "batch_size", "patience"):
             check.count(getattr(self, name), name)
-        for name in ("learning_rate", "clip", "checkpoint_seconds"):
-            check.positive(getattr(self, name), name)
+        check.settle(self, "learning_rate", "clip", "checkpoint_seconds")
         if not 0 <= self.matrix_rate < math.inf:
             raise ValueError(f"matrix_rate must be zero or positive, and finite; got {self.matrix_rate!r}")
         if not 0 <= self.warmup < 1:
@@ -88,23 +80,17 @@ class TrainConfig:
         """Return the share of the peak learning rates at ``progress`` in [0, 1] of all steps."""
         if progress < self.warmup:
             return progress / self.warmup
-        if not self.decay:
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) if self.decay else 1.0
 
 
 class Run:
-    """The state of one training of k flows: all that changes is in `state` and `progress`, hence in a checkpoint.
-
-    ``stars`` and ``held_out`` (n, features) are standardized coordinates, ``flips`` (n_elements, features) the signs of
-    the discrete symmetries, ``seeds`` those of the streams "data" (bootstrap), "initialization" and "batches". With a
-    ``density`` (from networks and a batch) in place of the layout's, the flows start as the identity.
-    """
+    """The state of one training of k flows: all that changes is in `state` and `progress`, hence in a checkpoint."""
 
     def __init__(
         self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict, k: int,
         density: Callable[[list, Tensor], Tensor] | None = None,
     ) -> None:
+        # stars and held_out (n, features) are standardized; with a density of their own, flows start as the identity
         self.layout, self.config, self.flips, self.seeds = layout, config, flips, seeds
         self.density, self.whole = density or layout.log_prob, density is not None
         self.held, self.y = held_out.T.contiguous(), stars.T.contiguous()
@@ -161,8 +147,7 @@ class Run:
             networks = self._networks()
             parts = [self.density(networks, h.expand(len(members), -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
         values = (-torch.cat(parts, dim=1).double().mean(1)).tolist()
-        nothing = [math.nan] * len(self.theta)
-        last = progress["history"][-1] if progress["history"] else {"train": nothing, "held_out": nothing}
+        last = (progress["history"] or [dict.fromkeys(("train", "held_out"), [math.nan] * len(self.theta))])[-1]
         losses = {name: list(loss) for name, loss in last.items()}  # of a member that has stopped they stay
         for member, value in zip(members, values, strict=True):
             losses["train"][member] = progress["running"][member] / self.n_steps
@@ -176,7 +161,7 @@ class Run:
 
     def finished(self, member: int) -> bool:
         """Tell whether a member has run out of patience."""
-        return self.config.patience is not None and self.progress["since"][member] >= self.config.patience
+        return self.progress["since"][member] >= (self.config.patience or math.inf)
 
     @property
     def members(self) -> list[int]:
@@ -184,7 +169,6 @@ class Run:
         return [member for member in range(len(self.theta)) if self.whole or not self.finished(member)]
 
     def _networks(self) -> list:
-        """Return the networks of the members that still learn."""
         members = self.members
         return self.layout.networks(self.theta if len(members) == len(self.theta) else self.theta[members])
 
@@ -230,13 +214,15 @@ def train(run: Run, path: Path | None = None, identity: dict | None = None) -> N
     progress, config = run.progress, run.config
     if progress["epoch"] >= config.n_epochs:  # a checkpoint of the end
         return
-    before, started = progress["seconds"], time.perf_counter()
-    last_saved, stopped = started, f"training stopped; {path or 'no checkpoint was asked for'}"
+    last_saved = time.perf_counter()
+    started = last_saved - progress["seconds"]
 
     def save() -> None:
-        progress["seconds"] = before + time.perf_counter() - started
+        progress["seconds"] = time.perf_counter() - started
         if path is not None:
             write_tensors(path, run.state(), {**identity, "progress": progress})
+        if stop:  # a signal came
+            raise KeyboardInterrupt(f"training stopped; {path or 'no checkpoint was asked for'}")
 
     total, done = config.n_epochs * run.n_steps, progress["epoch"] * run.n_steps + progress["step"]
     with _stop_requested() as stop, tqdm(total=total, initial=done, unit="step", leave=False) as bar:
@@ -246,10 +232,9 @@ def train(run: Run, path: Path | None = None, identity: dict | None = None) -> N
                     loss = run.step(batch)
                 except FloatingPointError:
                     good = "none" if path is None or not path.exists() else path
-                    raise FloatingPointError(
-                        f"the loss is not finite in epoch {progress['epoch'] + 1}, step {progress['step'] + 1}; "
-                        f"last good checkpoint: {good}; a lower learning_rate may help"
-                    ) from None
+                    where = f"epoch {progress['epoch'] + 1}, step {progress['step'] + 1}"
+                    raise FloatingPointError(f"the loss is not finite in {where}; last good checkpoint: {good}; "
+                                             "a lower learning_rate may help") from None
                 for member, value in zip(run.members, loss.tolist(), strict=True):
                     progress["running"][member] += value
                 progress["step"] += 1
@@ -259,10 +244,6 @@ def train(run: Run, path: Path | None = None, identity: dict | None = None) -> N
                 if stop or time.perf_counter() - last_saved > config.checkpoint_seconds:
                     save()
                     last_saved = time.perf_counter()
-                if stop:
-                    raise KeyboardInterrupt(stopped)
             run.validate()
             progress |= {"epoch": progress["epoch"] + 1, "step": 0, "running": [0.0] * len(run.theta)}
         save()
-        if stop:  # during the last validation
-            raise KeyboardInterrupt(stopped)

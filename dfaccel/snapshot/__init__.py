@@ -1,4 +1,9 @@
-"""Your own stars: read them, check them, and write down what follows."""
+"""Your own stars: read them, check them, and write down what follows.
+
+>>> from dfaccel.systems.from_galpy import Unseen
+>>> inspect(take(Unseen("king").table(20_000, rng=0)), "spherical").verdict
+'ok'
+"""
 
 from dfaccel.snapshot.checks import inspect, inspect_fit, require_counts
 from dfaccel.snapshot.read import Snapshot, SnapshotError, read, read_table, take

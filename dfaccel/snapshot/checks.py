@@ -3,11 +3,6 @@
 A deviation that chance produces once in two million times, 5 standard errors, is a *flag*: it is real, and the reader
 must decide whether it matters. One that is also so large that the result would be wrong is a reason to *refuse*.
 What no check of one snapshot can see is said in chapter 14 of the book.
-
->>> from dfaccel import snapshot
->>> from dfaccel.systems.from_galpy import Unseen
->>> inspect(snapshot.take(Unseen("king").table(20_000, rng=0)), "spherical").verdict
-'ok'
 """
 
 from __future__ import annotations
@@ -22,13 +17,13 @@ from scipy import stats
 from dfaccel._check import COLUMNS
 from dfaccel.coordinates import COORDINATES, CoordinateMap
 from dfaccel.gravity.accelerations import Accelerations
-from dfaccel.snapshot.read import Snapshot, SnapshotError
+from dfaccel.snapshot.read import Snapshot, refuse
 
 SIGMA = 5.0
 CHI2 = {d: float(stats.chi2.isf(2 * stats.norm.sf(SIGMA), d)) for d in (2, 5)}  # as improbable, d degrees of freedom
 DIPOLE, STREAMING, ROTATION, DRIFT, ROUND, BAR, TILT = 0.1, 0.2, 0.5, 0.1, 0.8, 0.1, 20.0  # beyond them: refuse
 SAME, FASTEST, DEPENDENT = 0.01, 10.0, 1e-6  # share of one value; median speeds; least eigenvalue of correlations
-FEW_STARS, FEW_IN_OCTAVE = 10_000, 400  # the slope of the density is then known to 10 % at the 1 % radius; to 5 %
+FEW_STARS, IN_OCTAVE = 10_000, 400  # the slope of the density is then known to 10 % at the 1 % radius; to 5 %
 LEFT_OUT = 0.01  # largest share of the rows that may be missing or repeated
 RESIDUAL, VIRIAL, VIRIAL_MOST = 0.2, 0.05, 0.3
 END = 0.05  # width of the last shell before an edge, relative
@@ -64,8 +59,7 @@ class Inspection:
     def require(self) -> None:
         """Raise SnapshotError with the reasons to refuse, if there are any."""
         reasons = [check.sentence.rstrip(".") for check in self.checks if check.verdict == "refuse"]
-        if reasons:
-            raise SnapshotError(f"these stars are refused: {'; '.join(reasons)}")
+        refuse(bool(reasons), f"these stars are refused: {'; '.join(reasons)}")
 
     def __str__(self) -> str:
         """Return a table of the checks."""
@@ -76,14 +70,13 @@ class Inspection:
 def require_counts(**given: tuple[int, int, int]) -> None:
     """Check settings, each a value with the least and the most it may be, before long work begins."""
     for name, (value, least, most) in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-            raise SnapshotError(f"{name} must be a whole number from {least} to {most}; got {value!r}")
+        refuse(isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most,
+               f"{name} must be a whole number from {least} to {most}; got {value!r}")
 
 
 def inspect(snapshot: Snapshot, coordinates: str = "radial") -> Inspection:
     """Check stars before anything is learned from them in these coordinates, which may assume a symmetry."""
-    if coordinates not in COORDINATES:
-        raise SnapshotError(f"coordinates must be one of {', '.join(COORDINATES)}; got {coordinates!r}")
+    refuse(coordinates not in COORDINATES, f"coordinates must be one of {', '.join(COORDINATES)}; got {coordinates!r}")
     kind, w = COORDINATES[coordinates], snapshot.w
     r = np.maximum(np.linalg.norm(w[:, :3], axis=1), np.finfo(float).tiny)
     return Inspection((*_rows(snapshot, r), *_columns(w, kind), *_at_rest(w, r, kind), *_stationarity(w, r),
@@ -97,22 +90,19 @@ def inspect_fit(snapshot: Snapshot, result: Accelerations, at_stars: Acceleratio
     motion = (snapshot.w[:, 3:] ** 2).sum(axis=1)
     ratio, left = float(pull.mean() / motion.mean()), float(np.median(result.residual))
     error = float(np.hypot(*(q.std() / q.mean() / np.sqrt(len(q)) for q in (pull, motion))))
-    virial = f"The ratio of -x.a to v squared is {ratio:.3f},"
+    says, most = f"The ratio of -x.a to v squared is {ratio:.3f},", min(max(SIGMA * error, VIRIAL), VIRIAL_MOST)
     return [
         _graded("attraction", outward, "Every acceleration points inwards.",
-                f"{outward:.0%} of the accelerations point outwards, as no mass about the centre pulls.", limit=0.0),
-        _graded("virial theorem", abs(ratio - 1), f"{virial} near the 1 of a settled and complete system.",
-                f"{virial} not 1: stars are missing, or the system is not settled, not bound, or seen with noise.",
-                limit=min(max(SIGMA * error, VIRIAL), VIRIAL_MOST)),
+                f"{outward:.0%} of the accelerations point outwards, as no mass about the centre pulls.", 0.0),
+        _graded("virial theorem", abs(ratio - 1), f"{says} near the 1 of a settled and complete system.",
+                f"{says} not 1: stars are missing, or the system is not settled, not bound, or seen with noise.", most),
         _graded("residual", left, "The learned distribution function is stationary, as far as can be told.",
-                f"No acceleration explains the distribution function: {left:.2f} of its change is left.",
-                limit=RESIDUAL),
+                f"No acceleration explains the distribution function: {left:.2f} of its change is left.", RESIDUAL),
     ]
 
 
-def _graded(
-    name: str, value: float, good: str, bad: str, *, limit: float = SIGMA, refuse: bool = False, least: bool = False
-) -> Check:
+def _graded(name: str, value: float, good: str, bad: str, limit: float = SIGMA, *, refuse: bool = False,
+            least: bool = False) -> Check:
     """Return a check that is ok while the value is at most (at least) the limit, and else flagged, or refused."""
     ok = value >= limit if least else value <= limit
     return Check(name, float(value), limit, "ok" if ok else "refuse" if refuse else "flag", good if ok else bad)
@@ -133,13 +123,11 @@ def _rows(snapshot: Snapshot, r: np.ndarray) -> Iterator[Check]:
     """Ask whether there are enough stars, at all radii, and whether rows were left out."""
     n, total, (inner, outer) = len(r), snapshot.n_rows, np.quantile(r, [0.01, 0.99])
     octaves = np.geomspace(inner, outer, max(2, round(float(np.log2(outer / inner))) + 1))
-    fewest = np.histogram(r, octaves)[0].min()
-    yield _graded("number of stars", n, f"{n:,} stars are enough to go on.",
-                  f"{n:,} stars are few: expect errors beyond 10 % near the centre and far out.", least=True,
-                  limit=FEW_STARS)
-    yield _graded("stars per octave", fewest, "Every factor of two in radius is well filled.",
-                  f"A factor of two in radius holds {fewest} stars, too few for a slope.", least=True,
-                  limit=FEW_IN_OCTAVE)
+    few = np.histogram(r, octaves)[0].min()
+    bad = f"{n:,} stars are few: expect errors beyond 10 % near the centre and far out."
+    yield _graded("number of stars", n, f"{n:,} stars are enough to go on.", bad, FEW_STARS, least=True)
+    bad = f"A factor of two in radius holds {few} stars, too few for a slope."
+    yield _graded("stars per octave", few, "Every factor of two in radius is well filled.", bad, IN_OCTAVE, least=True)
     for name, k in (("missing values", snapshot.n_missing), ("repeated rows", snapshot.n_repeated)):
         bad = f"{k} of {total} rows were left out for {name}; more than {LEFT_OUT:.0%} would be a selection of its own."
         yield _graded(name, k / total, f"There are no {name}.", bad, limit=0.0, refuse=k / total > LEFT_OUT)
@@ -150,8 +138,7 @@ def _columns(w: np.ndarray, kind: type[CoordinateMap]) -> Iterator[Check]:
     counts = [np.unique(column, return_counts=True)[1] for column in w.T]
     same, few = np.array([(n.max() / len(w), 1 - len(n) / len(w)) for n in counts]).T
     bad = f"{same.max():.0%} of the stars have the same {COLUMNS[same.argmax()]}, as if it stood for 'unknown'."
-    yield _graded("one value", same.max(), "No value is repeated throughout a column.", bad,
-                  limit=max(SAME, 5 / len(w)))
+    yield _graded("one value", same.max(), "No value is repeated throughout a column.", bad, max(SAME, 5 / len(w)))
     yield _graded("rounding", few.max(), "The columns are as fine as need be.", f"{COLUMNS[few.argmax()]} has "
                   f"{counts[few.argmax()].size} values only: too coarse for slopes.", limit=0.5)
     scaled = w - np.median(w, axis=0)
@@ -201,12 +188,11 @@ def _stationarity(w: np.ndarray, r: np.ndarray) -> Iterator[Check]:
     bad = f"Stars stream in or out by {drift:.2f} radial dispersions: the system is not stationary."
     yield _graded("inflow, outflow", np.abs(z).max(), "In every tenth of the stars as much goes in as out.", bad,
                   refuse=drift > DRIFT)
-    change = _significance((r * v_r)[:, None])[1][0]
     growth = float((r * v_r).mean() / np.sqrt((r**2).mean() * (w[:, 3:] ** 2).sum(axis=1).mean()))
     way = "expands" if growth > 0 else "contracts"
     bad = f"The system {way}, with a correlation of {growth:.3f} of x and v: it is not stationary."
-    yield _graded("growth", abs(change), "The mean of x.v vanishes: the mean squared radius stays.", bad,
-                  refuse=abs(growth) > DRIFT)
+    yield _graded("growth", abs(_significance((r * v_r)[:, None])[1][0]), "The mean of x.v vanishes: the mean squared "
+                  "radius stays.", bad, refuse=abs(growth) > DRIFT)
     skewed = np.abs([_significance(part[:, None] ** 3)[1][0] for part in parts]).max()
     yield _graded("in as out", skewed, "Stars go in and out at the same speeds.",
                   "Stars moving in differ from those moving out: not yet mixed, as after a merger.")

@@ -1,11 +1,6 @@
 """Your own stars: a table in a file, taken into plain numbers of order one and centred.
 
 Whatever is wrong with a file is said in one sentence, a `SnapshotError`. Nothing here reads pickle.
-
->>> from dfaccel.systems.from_galpy import Unseen
->>> taken = take(Unseen("king").table(2000, rng=0))
->>> taken.w.shape, taken.frame.length.unit.to_string()
-((2000, 6), 'pc')
 """
 
 from __future__ import annotations
@@ -20,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dfaccel._check import COLUMNS, MIN_STARS, count
+from dfaccel import _check as check
 from dfaccel.coordinates import coordinate_map, directions
 from dfaccel.units import Frame
 
@@ -38,7 +33,7 @@ class SnapshotError(ValueError):
     """What is wrong with a file of stars, in one sentence."""
 
 
-def _refuse(when: bool, sentence: str) -> None:
+def refuse(when: bool, sentence: str) -> None:
     """Raise SnapshotError with this sentence in this case."""
     if when:
         raise SnapshotError(sentence)
@@ -59,30 +54,29 @@ class Snapshot:
     def points(self, table: Table, columns: Mapping | str | None = None, coordinates: str = "radial") -> np.ndarray:
         """Return the positions (m, 3), in the frame, of a table of points; columns without units are as the stars."""
         columns = {key: name for key, name in mapping(columns, "columns").items() if name in table.colnames}
-        length, names = self.frame.length.unit, {key: columns.get(key, key) for key in COLUMNS[:3]}
+        length, names = self.frame.length.unit, {key: columns.get(key, key) for key in check.COLUMNS[:3]}
         plain = [key for key, name in names.items() if name in table.colnames and table[name].unit is None]
-        x = _vector(table, COLUMNS[:3], columns, dict.fromkeys(plain, str(length) or "1"))
-        _refuse(not x.unit.is_equivalent(length), f"the points are in {x.unit}, the stars in {length}; give both alike")
+        x = _vector(table, check.COLUMNS[:3], columns, dict.fromkeys(plain, str(length) or "1"))
+        refuse(not x.unit.is_equivalent(length), f"the points are in {x.unit}, the stars in {length}; give both alike")
         points = self.frame.positions(x)
         bad = int((~np.isfinite(points)).any(axis=1).sum())
-        _refuse(bad or not len(points), f"the table of points must have finite x, y and z in every row; of its "
-                                        f"{len(points)} rows {bad} have not")
+        refuse(bad or not len(points), "the table of points must have finite x, y and z in every row; of its "
+               f"{len(points)} rows {bad} have not")
         singular = ~torch.isfinite(coordinate_map(self.w, coordinates).position_coordinates(torch.from_numpy(points)))
-        _refuse(singular.any(), f"row {int(singular.any(1).int().argmax())} of the points is exactly in the centre, or "
-                                "on the axis, where no direction is defined; move it a little")
+        refuse(singular.any(), f"row {int(singular.any(1).int().argmax())} of the points is exactly in the centre, or "
+               "on the axis, where no direction is defined; move it a little")
         return points
 
     def spread(self, n: int, rng: np.random.Generator | int) -> np.ndarray:
         """Return positions (n, 3), log-uniform between the radii of 1 % and 99 % of the stars, in any direction."""
         rng = np.random.default_rng(rng)
         span = np.quantile(np.linalg.norm(self.w[:, :3], axis=1), [0.01, 0.99])
-        r = np.exp(rng.uniform(*np.log(span), count(n, "n")))
+        r = np.exp(rng.uniform(*np.log(span), check.count(n, "n")))
         return r[:, None] * directions(n, rng)
 
 
-def read(
-    path: str | Path, columns: Mapping | str | None = None, units: Mapping | str | None = None, *, centre: str = "stars"
-) -> Snapshot:
+def read(path: str | Path, columns: Mapping | str | None = None, units: Mapping | str | None = None, *,
+         centre: str = "stars") -> Snapshot:
     """Read stars from a file, as `take` does from a table."""
     table, path = read_table(path), Path(str(path)).expanduser()
     return take(table, columns, units, centre=centre, name=path.name, digest=sha256(path.read_bytes()).hexdigest())
@@ -92,16 +86,16 @@ def read_table(path: str | Path) -> Table:
     """Read a table, its format known by its contents; a column ``pos`` of vectors comes as ``pos[0]``, ``pos[1]``..."""
     try:
         path = Path(str(path)).expanduser()
-        _refuse(not path.is_file(), f"there is no file {str(path)!r}; give the path of a table of stars")
+        refuse(not path.is_file(), f"there is no file {str(path)!r}; give the path of a table of stars")
         with path.open("rb") as file:
             head = file.read(64)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home of that name
         raise SnapshotError(f"{str(path)[:200]!r} cannot be opened: {getattr(error, 'strerror', error)}") from None
     kind = next((kind for sign, kind in _SIGNS.items() if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(sign)), None)
-    _refuse(not head.strip(), f"{path.name} is empty; it must hold a table of stars")
-    _refuse(kind == "gzip", f"{path.name} is compressed; unpack it first")
-    _refuse(kind is None and b"\x00" in head, f"{path.name} is of no format known here; write it as FITS, ECSV, HDF5, "
-                                              "VOTable, Parquet, CSV or npz")
+    refuse(not head.strip(), f"{path.name} is empty; it must hold a table of stars")
+    refuse(kind == "gzip", f"{path.name} is compressed; unpack it first")
+    refuse(kind is None and b"\x00" in head, f"{path.name} is of no format known here; write it as FITS, ECSV, HDF5, "
+           "VOTable, Parquet, CSV or npz")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")  # of units that astropy does not know too: our error, if a column needs one
@@ -110,9 +104,9 @@ def read_table(path: str | Path) -> Table:
         reason = " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
         shown = (kind or "csv").removeprefix("ascii.").upper()
         raise SnapshotError(f"{path.name} cannot be read as {shown}, which it seems to be: {reason}") from None
-    _refuse(any("multiple tables" in str(warning.message) for warning in caught),
-            f"{path.name} holds several tables; write that of the stars to a file of its own")
-    for name in [name for name in table.colnames if table[name].ndim == 2 and table[name].shape[1] <= len(COLUMNS)]:
+    refuse(any("multiple tables" in str(warning.message) for warning in caught),
+           f"{path.name} holds several tables; write that of the stars to a file of its own")
+    for name in [name for name in table.colnames if table[name].ndim == 2 and table[name].shape[1] <= 6]:
         for k in range(table[name].shape[1]):
             table[f"{name}[{k}]"] = table[name][:, k]
         table.remove_column(name)
@@ -140,41 +134,38 @@ def _loaded(path: Path, kind: str) -> Table:
     return table
 
 
-def take(
-    table: Table, columns: Mapping | str | None = None, units: Mapping | str | None = None, *, centre: str = "stars",
-    name: str = "the table", digest: str = "",
-) -> Snapshot:
+def take(table: Table, columns: Mapping | str | None = None, units: Mapping | str | None = None, *,
+         centre: str = "stars", name: str = "the table", digest: str = "") -> Snapshot:
     """Take stars from a table: each row of six finite numbers once, about the ``centre`` of the "stars" or "origin"."""
     from astropy import units as u
 
     columns, units = mapping(columns, "columns"), mapping(units, "units")
-    _refuse(centre not in ("stars", "origin"), f"centre must be 'stars' or 'origin'; got {centre!r}")
-    used = {key: columns.get(key, key) for key in COLUMNS}
+    refuse(centre not in ("stars", "origin"), f"centre must be 'stars' or 'origin'; got {centre!r}")
+    used = {key: columns.get(key, key) for key in check.COLUMNS}
     twice = next((column for column in used.values() if [*used.values()].count(column) > 1), None)
-    _refuse(twice is not None, f"column {twice!r} cannot stand for two of {', '.join(COLUMNS)}; mend columns")
-    x, v = (_vector(table, names, columns, units) for names in (COLUMNS[:3], COLUMNS[3:]))
+    refuse(twice is not None, f"column {twice!r} cannot stand for two of {', '.join(check.COLUMNS)}; mend columns")
+    x, v = (_vector(table, names, columns, units) for names in (check.COLUMNS[:3], check.COLUMNS[3:]))
     plain = all(q.unit.is_equivalent(u.dimensionless_unscaled) for q in (x, v))
     for quantity, kind, like, first in ((x, "length", u.m, "x"), (v, "velocity", u.m / u.s, "vx")):
-        _refuse(not plain and not quantity.unit.is_equivalent(like),
-                f"{first} is in {str(quantity.unit) or 'no unit'}, which is no unit of {kind}; right ascension, "
-                "distance and the like must be turned into Cartesian coordinates first")
+        refuse(not plain and not quantity.unit.is_equivalent(like), f"{first} is in {str(quantity.unit) or 'no unit'}, "
+               f"which is no unit of {kind}; right ascension, distance and the like must be turned into Cartesian "
+               "coordinates first")
     w = np.hstack([x.value, v.value])
     finite = np.isfinite(w).all(axis=1)
     rows = np.flatnonzero(finite)[np.sort(np.unique(w[finite], axis=0, return_index=True)[1])]
-    _refuse(len(rows) < MIN_STARS, f"{name} has {len(rows)} different rows with six finite numbers; at least "
-                                   f"{MIN_STARS} stars are needed")
+    refuse(len(rows) < check.MIN_STARS, f"{name} has {len(rows)} different rows with six finite numbers; at least "
+           f"{check.MIN_STARS} stars are needed")
     w = w[rows]
-    for key, column in zip(COLUMNS, w.T, strict=True):
-        same = (column == column[0]).all()
-        _refuse(same, f"column {used[key]!r} has the same value in every row; it cannot be {key}")
+    for key, column in zip(check.COLUMNS, w.T, strict=True):
+        refuse((column == column[0]).all(), f"column {used[key]!r} has the same value in every row; it cannot be {key}")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         middle = np.concatenate([_middle(w[:, :3]), _middle(w[:, 3:])]) if centre == "stars" else np.zeros(6)
         w = w - middle
         r, speed = np.linalg.norm(w[:, :3], axis=1), np.linalg.norm(w[:, 3:], axis=1)
         far, fast = ~(r < _FAR * np.median(r)), ~(speed < _FAST * np.median(speed))
     for odd, what in ((far, f"lies {_FAR:.0e} times farther"), (fast, f"moves {_FAST:.0f} times faster")):
-        _refuse(odd.any(), f"row {rows[odd.argmax()]} of {name} {what} from the middle than half of the stars, or "
-                           f"more, as {int(odd.sum())} of them do; take out numbers that stand for 'unknown'")
+        refuse(odd.any(), f"row {rows[odd.argmax()]} of {name} {what} from the middle than half of the stars, or "
+               f"more, as {int(odd.sum())} of them do; take out numbers that stand for 'unknown'")
     length, velocity = float(np.median(r)), float(np.sqrt((speed**2).mean() / 3))
     frame = Frame(length * x.unit, velocity * v.unit, middle[:3] * x.unit, middle[3:] * v.unit)
     n_finite, w = int(finite.sum()), w / np.repeat([length, velocity], 3)
@@ -190,12 +181,12 @@ def mapping(given: Mapping | str | None, name: str) -> dict[str, str]:
         if all("=" in part for part in parts):
             given = dict([text.strip() for text in part.split("=", 1)] for part in parts)
         else:
-            given = dict(zip(COLUMNS, parts, strict=True)) if len(parts) == 6 else parts
+            given = dict(zip(check.COLUMNS, parts, strict=True)) if len(parts) == 6 else parts
     given = {} if given is None else given
-    _refuse(not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()),
-            f"{name} must be a text such as 'x=..., vx=...', or such a mapping; got {given!r}")
+    refuse(not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()),
+           f"{name} must be a text such as 'x=..., vx=...', or such a mapping; got {given!r}")
     for key in sorted(map(str, given)):
-        _refuse(key not in COLUMNS, f"{name} accepts only the keys {', '.join(COLUMNS)}; got {key!r}")
+        refuse(key not in check.COLUMNS, f"{name} accepts only the keys {', '.join(check.COLUMNS)}; got {key!r}")
     return dict(given)
 
 
@@ -204,8 +195,8 @@ def _vector(table: Table, names: tuple[str, ...], columns: Mapping[str, str], un
     quantities = [_column(table, name, columns.get(name, name), units.get(name)) for name in names]
     unit = quantities[0].unit
     for name, q in zip(names, quantities, strict=True):
-        _refuse(not q.unit.is_equivalent(unit), f"{name} is in {str(q.unit) or 'no unit'} and {names[0]} in "
-                                                f"{str(unit) or 'no unit'}; they must be of one kind")
+        refuse(not q.unit.is_equivalent(unit), f"{name} is in {str(q.unit) or 'no unit'} and {names[0]} in "
+               f"{str(unit) or 'no unit'}; they must be of one kind")
     return np.stack([quantity.to_value(unit) for quantity in quantities], axis=1) * unit
 
 
@@ -213,31 +204,29 @@ def _column(table: Table, name: str, wanted: str, stated: str | None) -> Quantit
     """Return a column of one real number a row, float64, with the unit of the file or the one stated."""
     from astropy import units as u
 
-    _refuse(wanted not in table.colnames, f"there is no column {wanted!r} for {name} among "
-            f"{', '.join(table.colnames)[:200]}; say which it is with columns, '{name}=...'")
+    refuse(wanted not in table.colnames, f"there is no column {wanted!r} for {name} among "
+           f"{', '.join(table.colnames)[:200]}; say which it is with columns, '{name}=...'")
     column = table[wanted]
-    _refuse(column.ndim != 1 or column.dtype.kind not in "iuf", f"column {wanted!r} must hold one real number a row; "
-            f"it holds {column.dtype.name} of shape {column.shape[1:]}")
-    try:
-        unit = None if stated is None else u.dimensionless_unscaled if stated == "1" else u.Unit(stated)
-    except ValueError:
-        raise SnapshotError(f"units has {stated!r} for {name}, which astropy does not know") from None
-    own, unknown = column.unit, isinstance(column.unit, u.UnrecognizedUnit)
-    what = f"the unit {str(own)!r}, which astropy does not know," if unknown else "no unit"
-    _refuse(unit is None and (own is None or unknown), f"column {wanted!r} has {what} in the file; give it with units, "
-            f"such as '{name}={'km/s' if name.startswith('v') else 'kpc'}'")
-    _refuse(unit is not None and own is not None and not unknown and unit != own,
-            f"column {wanted!r} is in {own} according to the file and in {stated} according to units; leave that out")
+    refuse(column.ndim != 1 or column.dtype.kind not in "iuf", f"column {wanted!r} must hold one real number a row; "
+           f"it holds {column.dtype.name} of shape {column.shape[1:]}")
+    unit = None if stated is None else u.Unit(stated, parse_strict="silent")
+    refuse(isinstance(unit, u.UnrecognizedUnit), f"units has {stated!r} for {name}, which astropy does not know")
+    own, what = column.unit, "no unit"
+    if isinstance(own, u.UnrecognizedUnit):
+        own, what = None, f"the unit {str(own)!r}, which astropy does not know,"
+    refuse(unit is None and own is None, f"column {wanted!r} has {what} in the file; give it with units, such as "
+           f"'{name}={'km/s' if name.startswith('v') else 'kpc'}'")
+    refuse(unit is not None and own is not None and unit != own, f"column {wanted!r} is in {own} according to the "
+           f"file and in {stated} according to units; leave that out")
     unit = own if unit is None else unit
-    _refuse(isinstance(unit, u.function.FunctionUnitBase), f"column {wanted!r} is in {unit}, a logarithm; turn it into "
-            "a plain number with a unit")
+    refuse(isinstance(unit, u.function.FunctionUnitBase), f"column {wanted!r} is in {unit}, a logarithm; turn it into "
+           "a plain number with a unit")
     return np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan) * unit
 
 
 def _middle(x: np.ndarray) -> np.ndarray:
     """Return where points (n, 3) crowd, the mean with weights 1 / (r^2 + b^2) about itself, b holding 3 % of them."""
-    # The likeliest centre of a density that falls as a power beyond a core: distant interlopers do not count, and its
-    # error is that of a large share of the stars, not of the few in the core.
+    # The likeliest centre of a density that falls as a power beyond a core; distant interlopers do not count.
     middle = np.median(x, axis=0)
     scale = np.median(np.abs(x - middle)) or 1.0
     x = (x - middle) / scale  # so that squares of huge numbers do not overflow before they are noticed

@@ -17,38 +17,32 @@ from dfaccel._files import write_files
 from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.store import save
 from dfaccel.gravity.accelerations import Accelerations
-from dfaccel.snapshot.read import Snapshot, SnapshotError
+from dfaccel.snapshot.read import Snapshot, SnapshotError, refuse
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-TABLE, RUN = "accelerations.ecsv", "run.json"
+TABLE, RUN, PACKAGES = "accelerations.ecsv", "run.json", ("dfaccel", "torch", "numpy", "astropy")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the numbers depend on."""
-    packages = ("dfaccel", "torch", "numpy", "astropy")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def claim(folder: str | Path, identity: Mapping) -> Path:
     """Take a new folder for the results of one run, or go on in that of the same run: the plain values ``identity``."""
-    if not str(folder):
-        raise SnapshotError("output must name a new folder for the results; got nothing")
+    refuse(not str(folder), "output must name a new folder for the results; got nothing")
     text, said = json.dumps(identity, indent=1, sort_keys=True).encode(), f"output {str(folder)[:200]!r}"
     try:
         folder = Path(str(folder)).expanduser()
-        if folder.exists() and not folder.is_dir():
-            raise SnapshotError(f"{said} is a file; name a new folder")
-        if (folder / TABLE).exists():
-            raise SnapshotError(f"{said} already holds results; name a new folder, none is overwritten")
-        if (folder / RUN).exists():
-            if (folder / RUN).read_bytes() != text:
-                raise SnapshotError(f"{said} holds the beginnings of another run; name a new folder, or repeat that "
-                                    f"run with the parameters in its {RUN}")
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise SnapshotError(f"{said} is not empty; name a new folder, nothing is overwritten")
-        else:
+        refuse(folder.exists() and not folder.is_dir(), f"{said} is a file; name a new folder")
+        refuse((folder / TABLE).exists(), f"{said} already holds results; name a new folder, none is overwritten")
+        begun, used = (folder / RUN).exists(), folder.is_dir() and any(folder.iterdir())
+        refuse(begun and (folder / RUN).read_bytes() != text, f"{said} holds the beginnings of another run; name a new "
+               f"folder, or repeat that run with the parameters in its {RUN}")
+        refuse(used and not begun, f"{said} is not empty; name a new folder, nothing is overwritten")
+        if not begun:
             write_files({folder / RUN: text})
     except (OSError, RuntimeError) as error:  # RuntimeError: no home of that name
         raise SnapshotError(f"{said} cannot be used: {getattr(error, 'strerror', error)}; name another") from None
@@ -56,31 +50,22 @@ def claim(folder: str | Path, identity: Mapping) -> Path:
 
 
 def accelerations_table(snapshot: Snapshot, result: Accelerations, factor: float) -> QTable:
-    """Return places, accelerations and errors (``factor`` times the scatter over members) with units, and a flag each.
-
-    The flag is "ok", "few stars" where they are too few, "outside" where 1 % of the stars or fewer lie further in or
-    further out, or "undetermined". What the table was made from is in ``meta``.
-    """
+    """Return places, accelerations and errors (``factor`` times the scatter over members) with units and a flag."""
     from astropy.table import QTable
 
     frame = snapshot.frame
     inner, outer = np.quantile(np.linalg.norm(snapshot.w[:, :3], axis=1), [0.01, 0.99])
     r = np.linalg.norm(result.points, axis=1)
-    flag = np.full(len(r), "ok", dtype="U12")
-    flag[(r < inner) | (r > outer)] = "outside"
-    flag[~result.supported] = "few stars"
-    flag[(result.condition > 100) | ~np.isfinite(result.value).all(axis=1)] = "undetermined"
+    undetermined = (result.condition > 100) | ~np.isfinite(result.value).all(axis=1)
+    flag = np.select([undetermined, ~result.supported, (r < inner) | (r > outer)],
+                     ["undetermined", "few stars", "outside"], "ok")
     error = factor * np.sqrt(np.diagonal(result.covariance, axis1=1, axis2=2))
-    table = QTable([*frame.places(result.points).T], names=["x", "y", "z"])
-    for ending, values in (("", result.value), ("_error", error)):
-        for name, column in zip(("ax", "ay", "az"), frame.accelerations(values).T, strict=True):
-            table[name + ending] = column
-    for name in ("n_near", "condition", "residual"):
-        table[name] = getattr(result, name)
-    table["flag"] = flag
-    table.meta = {"stars": snapshot.name, "sha256": snapshot.sha256, "frame": frame.to_dict(),
-                  "scatter_times": float(factor), "dfaccel": version("dfaccel")}
-    return table
+    columns = [*frame.places(result.points).T, *frame.accelerations(result.value).T, *frame.accelerations(error).T,
+               result.n_near, result.condition, result.residual, flag]
+    names = [*"xyz", "ax", "ay", "az", *(f"a{c}_error" for c in "xyz"), "n_near", "condition", "residual", "flag"]
+    meta = {"stars": snapshot.name, "sha256": snapshot.sha256, "frame": frame.to_dict(),
+            "scatter_times": float(factor), "dfaccel": version("dfaccel")}
+    return QTable(columns, names=names, meta=meta)
 
 
 def deliver(folder: Path, table: QTable, model: FlowEnsemble) -> None:

@@ -11,20 +11,14 @@ _CHUNK = 20_000  # stars whose candidates are weighed at a time
 
 
 def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> NDArray[np.float64]:
-    r"""Add Gaussian noise in proportion to each coordinate, and return the noisy stars (n, 6) in the units of ``w``.
-
-    .. math:: w_i \to w_i\,(1 + \epsilon\,\xi_i), \qquad \xi_i \sim \mathcal{N}(0, 1),
-
-    independently for every coordinate of every star. Stars on a coordinate plane stay on it.
+    r"""Return the stars (n, 6) with Gaussian noise in every coordinate, :math:`w_i (1 + \epsilon\,\xi_i)`.
 
     Parameters
     ----------
     w : ndarray, shape (n, 6)
-        Phase-space coordinates x y z vx vy vz.
-    fraction : float
-        Relative error, for example 0.01 for 1 %; 0 returns a copy.
-    rng : Generator or int
-        Random generator or its seed.
+        Phase-space coordinates x y z vx vy vz, in any units.
+    fraction, rng : float, Generator or int
+        Relative error :math:`\epsilon`, for example 0.01 for 1 %, and random generator or its seed.
 
     Raises
     ------
@@ -46,22 +40,17 @@ def denoise(
 ) -> NDArray[np.float64]:
     r"""Draw for each noisy star one possible truth, given the noise and a distribution function; return them (n, 6).
 
-    If a star truly at w is seen at :math:`w^\mathrm{o}_i = w_i (1 + \epsilon\,\xi_i)`, the truth has the posterior
-    density :math:`p(w \mid w^\mathrm{o}) \propto f(w)\, p(w^\mathrm{o} \mid w)`. We propose candidates
-    :math:`w_i = w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` one after another. Each takes the place of the one before with
-    the probability of Metropolis and Hastings, the ratio of their importance weights :math:`f(w) \prod_i |w_i|`
-    (Hastings 1970). This independence sampler forgets its start at a geometric rate; choosing one of m candidates by
-    weight would be biased as 1/m. To learn f from noisy stars, learn it from them as they are, denoise them with it,
-    and learn again: a stochastic expectation-maximization (Celeux & Diebolt 1985).
+    The posterior density is :math:`\propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates
+    :math:`w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` replace one another with the ratio of their importance weights
+    :math:`f(w) \prod_i |w_i|` (Hastings 1970); one of m chosen by weight would be biased as 1/m. To learn f, learn it
+    from the noisy stars as they are, denoise them with it, and learn again (Celeux & Diebolt 1985).
 
     Parameters
     ----------
-    w, fraction, rng
-        Noisy stars (n, 6), relative error of each coordinate and random generator, as in `add_noise`.
-    model : DistributionFunction
-        Distribution function of the stars without noise, such as a `FlowEnsemble`.
-    n_candidates : int
-        Candidates per star; the sampler starts at the first.
+    w, fraction, rng : ndarray, float, Generator or int
+        Noisy stars (n, 6), relative error and random generator, as in `add_noise`.
+    model, n_candidates : DistributionFunction, int
+        Distribution function of the stars without noise, such as a `FlowEnsemble`, and candidates per star.
 
     Raises
     ------
@@ -71,8 +60,7 @@ def denoise(
     Examples
     --------
     >>> import dfaccel as da
-    >>> noisy = add_noise(da.Plummer().sample(1000, rng=0), 0.1, rng=1)
-    >>> denoise(noisy, 0.1, da.Plummer(), rng=2).shape
+    >>> denoise(da.Plummer().sample(1000, rng=0), 0.1, da.Plummer(), rng=1).shape
     (1000, 6)
     """
     w, size, rng = check.phase_space(w), _size(fraction), np.random.default_rng(rng)

@@ -24,15 +24,13 @@ class MiyamotoNagai:
 
     Parameters
     ----------
-    mass, G : float
-        Total mass, and gravitational constant in the user's units.
-    a, b : float
-        Scale lengths along and across the plane; a = 0 is a Plummer sphere.
+    mass, a, b, G : float
+        Total mass, scale lengths along and across the plane, and gravitational constant in the user's units.
 
     Raises
     ------
     TypeError, ValueError
-        If a parameter is not a positive number (`a` may be zero).
+        If a parameter is not a positive number; only ``a`` may be zero, which makes a Plummer sphere.
 
     Notes
     -----
@@ -107,11 +105,9 @@ class MiyamotoNagai:
 class Disc:
     r"""A cool disc of stars in the gravity of a `MiyamotoNagai` potential, mixed along its orbits to equilibrium.
 
-    It has no closed distribution function. Stars begin with an exponential surface density,
-    :math:`\Sigma \propto e^{-R/s}` for :math:`R < R_\mathrm{max}`, exponential heights, and velocities near those of
-    circular orbits, :math:`v_\phi = v_c (1 - \lambda |\delta_1|)`, :math:`v_R = \sigma v_c \delta_2`,
-    :math:`v_z = \sigma v_c \delta_3`, with standard normal :math:`\delta` and :math:`v_c^2 = -R a_R`. We then follow
-    their orbits for a time.
+    It has no closed distribution function. Stars begin with a surface density :math:`\propto e^{-R/s}`, exponential
+    heights, and :math:`v_\phi = v_c (1 - \lambda |\delta_1|)`, :math:`v_R = \sigma v_c \delta_2`,
+    :math:`v_z = \sigma v_c \delta_3`, with standard normal :math:`\delta` and :math:`v_c^2 = -R a_R`.
 
     Parameters
     ----------
@@ -119,13 +115,10 @@ class Disc:
         Potential; the stars have no mass.
     scale, r_max, height : float
         Scale length s, radius at which the initial disc ends, and mean distance of the initial stars from the plane.
-    dispersion : float
-        Radial and vertical dispersions of the initial velocities in units of the circular speed, below one.
-    lag : float
-        How much slower than circular the initial stars are, :math:`\lambda`, below one.
+    dispersion, lag : float
+        :math:`\sigma` and :math:`\lambda`, how much hotter and slower than circular orbits the initial stars are.
     time : float, optional
-        Time for which orbits are followed, in units of length over velocity; by default 600 for GM = 1 and a + b = 1.1,
-        and the same number of orbits in other fields, :math:`600\,[(a + b) / 1.1]^{3/2} / \sqrt{GM}`.
+        How long orbits are followed, a length over a velocity; by default :math:`600 [(a+b)/1.1]^{3/2} / \sqrt{GM}`.
 
     Raises
     ------
@@ -134,8 +127,8 @@ class Disc:
 
     Notes
     -----
-    After the disc of the public code normalising_flow_uncertainties (github.com/roy-physics), where it ends at one
-    scale length and has a surface density that falls as exp(-R) / R.
+    Source: the public code normalising_flow_uncertainties (github.com/roy-physics), whose disc ends at one scale length
+    and has a surface density that falls as exp(-R) / R.
 
     Examples
     --------

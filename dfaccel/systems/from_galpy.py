@@ -5,21 +5,17 @@ is stars with the isotropic distribution function of an NFW halo; a is the scale
 go beyond 50 a. We draw the stars here by rejection: galpy's own table of speeds is too coarse (chapter 2 of the book).
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from astropy import units as u
+from astropy.table import QTable
 
 from dfaccel import _check as check
 from dfaccel.units import Units
-
-if TYPE_CHECKING:
-    from astropy.table import QTable
-    from astropy.units import Quantity
 
 _N_GRID = 2000
 _MARGIN = 1.1  # of the rejection envelope above its tabulated maximum
@@ -95,9 +91,6 @@ class Unseen:
 
     def table(self, n: int, *, rng: np.random.Generator | int) -> QTable:
         """Draw n stars as an observer has them: a table with units, away from its origin and in motion."""
-        from astropy import units as u
-        from astropy.table import QTable
-
         unit, _, _, centre, motion = _PHYSICAL[self.name]
         w = self.sample(n, rng=rng)
         x = (w[:, :3] * self.units.length_kpc * u.kpc).to(unit) + centre * u.Unit(unit)
@@ -105,15 +98,11 @@ class Unseen:
         return QTable([*x.T, *v.T], names=check.COLUMNS)
 
     @property
-    def centre(self) -> Quantity:
+    def centre(self) -> u.Quantity:
         """Position (3,) of the centre in the table."""
-        from astropy import units as u
-
         return _PHYSICAL[self.name][3] * u.Unit(_PHYSICAL[self.name][0])
 
-    def acceleration_at(self, places: Quantity) -> Quantity:
+    def acceleration_at(self, places: u.Quantity) -> u.Quantity:
         """Return the true acceleration (m, 3) at ``places`` (m, 3) of the table."""
-        from astropy import units as u
-
         x = (places - self.centre).to_value("kpc") / self.units.length_kpc
         return self.acceleration(x) * self.units.acceleration * u.km**2 / u.s**2 / u.kpc

@@ -45,12 +45,10 @@ class Hernquist(SphericalSystem):
 
     Parameters
     ----------
-    mass, scale, G : float
-        Total mass, scale radius, and gravitational constant in the user's units.
+    mass, scale, G, r_max : float
+        Total mass, scale radius, gravitational constant in the user's units, and radius beyond which no stars are.
     beta : float
         Velocity anisotropy, 1 - (tangential / radial one-dimensional velocity dispersion)^2: 0 or 0.5.
-    r_max : float
-        Radius beyond which there are no stars; the potential stays that of the whole system.
 
     Raises
     ------
@@ -59,12 +57,10 @@ class Hernquist(SphericalSystem):
 
     Notes
     -----
-    Sources: Hernquist (1990), ApJ 356, 359, equations 2, 5, 10 and 17; Baes and Dejonghe (2002), A&A 393, 485, for
-    the anisotropic DF.
-
-    We write :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and 1 - B = r/(1+r) + v^2/2: then
-    nothing cancels or overflows, and since K falls from 25.6 to 3 pi/2, the power is a tight rejection envelope for
-    isotropic speeds. For beta = 1/2, (v/v_esc)^2 = 1 - U^{1/3}, and the angle from the radial direction is uniform.
+    Sources: Hernquist (1990), ApJ 356, 359, equations 2, 5, 10 and 17; for the anisotropic DF, Baes & Dejonghe (2002),
+    A&A 393, 485. We write :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and
+    1 - B = r/(1+r) + v^2/2: nothing cancels or overflows, and since K falls from 25.6 to 3 pi/2, the power is a tight
+    rejection envelope for isotropic speeds. For beta = 1/2, (v/v_esc)^2 = 1 - U^{1/3}, and the angle is uniform.
 
     Examples
     --------

@@ -18,10 +18,8 @@ class Plummer(SphericalSystem):
 
     Parameters
     ----------
-    mass, scale, G : float
-        Total mass, scale radius, and gravitational constant in the user's units.
-    r_max : float
-        Radius beyond which there are no stars; the potential stays that of the whole system.
+    mass, scale, G, r_max : float
+        Total mass, scale radius, gravitational constant in the user's units, and radius beyond which no stars are.
 
     Raises
     ------
@@ -30,8 +28,7 @@ class Plummer(SphericalSystem):
 
     Notes
     -----
-    Source: Dejonghe (1987), MNRAS 224, 13; sampling after Aarseth, Henon and Wielen (1974), A&A 37, 183, with
-    (v / v_esc)^2 drawn from its Beta(3/2, 9/2) distribution.
+    Sources: Dejonghe (1987), MNRAS 224, 13; for the sampling, Aarseth, Henon and Wielen (1974), A&A 37, 183.
 
     Examples
     --------
@@ -71,5 +68,5 @@ class Plummer(SphericalSystem):
         return np.sqrt(np.exp(t) / -np.expm1(t))
 
     def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-        q2 = rng.beta(1.5, 4.5, len(r))
+        q2 = rng.beta(1.5, 4.5, len(r))  # (v / v_esc)^2
         return np.sqrt(2 * q2 / np.sqrt(1 + r * r)), 2 * rng.random(len(r)) - 1

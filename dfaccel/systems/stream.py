@@ -16,10 +16,7 @@ from dfaccel.systems.base import Array, DistributionFunction, namespace, real
 
 @dataclass(frozen=True)
 class Stream(DistributionFunction):
-    r"""An arc of stars in the plane z = 0 that move along it, each of the six coordinates with a spread of its own.
-
-    In spherical coordinates with the polar angle :math:`\theta`, :math:`r`, :math:`\theta` and the three velocity
-    components are Gaussian and the azimuth uniform,
+    r"""An arc of stars in the plane z = 0 that move along it: Gaussian but for the azimuth, which is uniform.
 
     .. math::
         f = \frac{\mathcal N(r;\, r_0, \sigma_r)\, \mathcal N(\theta;\, \pi/2, \sigma_\theta)}{\Delta\phi\; r^2
@@ -42,7 +39,7 @@ class Stream(DistributionFunction):
 
     Notes
     -----
-    After the stream of the public code normalising_flow_uncertainties (github.com/roy-physics), which has no density:
+    Source: the public code normalising_flow_uncertainties (github.com/roy-physics), whose stream has no density, since
     its velocities have no dispersion in direction.
 
     Examples
@@ -165,18 +162,14 @@ def mix(system: Any, stream: Stream, fraction: float) -> Mixture:
     Parameters
     ----------
     system : Plummer, Hernquist, Disc, or an object with sample, acceleration and potential
-        System; only with a ``log_df`` does the mixture have one.
-    stream : Stream
-        Stream; without a speed it takes that of a circular orbit.
-    fraction : float
-        Share of the stars, 0 to 1.
+        Only with its ``log_df`` does the mixture have one.
+    stream, fraction : Stream, float
+        Stream, by default at the speed of a circular orbit, and its share of the stars, 0 to 1.
 
     Raises
     ------
-    TypeError
-        If the fraction is not a number, the system lacks a method, or the stream is no `Stream`.
-    ValueError
-        If the fraction is outside [0, 1], or the stream, with two of its dispersions, is not bound at its radius.
+    TypeError, ValueError
+        If an argument is not what is said above, or the stream, with two dispersions, is not bound at its radius.
 
     Examples
     --------

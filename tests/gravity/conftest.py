@@ -6,14 +6,8 @@ import torch
 
 import dfaccel as da
 
-EXACT = [
-    da.Hernquist(),
-    da.Hernquist(beta=0.5),
-    da.Plummer(),
-    da.Hernquist(mass=3.0, scale=2.0, G=0.7),
-    da.Hernquist(mass=0.2, scale=5.0, beta=0.5, G=43.0),
-    da.Plummer(mass=3.0, scale=0.5, G=2.0),
-]
+EXACT = [da.Hernquist(), da.Hernquist(beta=0.5), da.Plummer(), da.Hernquist(mass=3.0, scale=2.0, G=0.7),
+         da.Hernquist(mass=0.2, scale=5.0, beta=0.5, G=43.0), da.Plummer(mass=3.0, scale=0.5, G=2.0)]
 
 
 class Shifted(da.DistributionFunction):
@@ -31,19 +25,17 @@ class Shifted(da.DistributionFunction):
 
 @pytest.fixture(params=EXACT, ids=repr)
 def system(request):
-    """System whose distribution function and gravity are known in closed form."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def shifted():
-    """Class of distribution functions that hide their system."""
     return Shifted
 
 
 @pytest.fixture(scope="session")
 def learned():
     """Three small flows of a Plummer sphere."""
-    stars = da.Plummer().sample(20_000, rng=0)
     config = da.TrainConfig(n_epochs=5, batch_size=200, learning_rate=5e-3)
-    return da.fit(stars, n_flows=3, spec=da.FlowSpec(3, 16, n_blocks=1), config=config, coordinates="spherical", rng=1)
+    return da.fit(da.Plummer().sample(20_000, rng=0), n_flows=3, spec=da.FlowSpec(3, 16, n_blocks=1), config=config,
+                  coordinates="spherical", rng=1)

@@ -9,6 +9,8 @@ import torch
 
 import dfaccel as da
 
+PLUMMER = da.Plummer()
+
 
 class Mixed(da.DistributionFunction):
     """Half the stars of one system and half of another: a DF that is in equilibrium in no potential."""
@@ -31,85 +33,53 @@ def within(points, r):
 # ---- exact in, exact out ----
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["drawn", "given"])
-def test_exact_df_gives_the_exact_acceleration(system, shifted, given, places, bound_velocities):
-    points = places(scale=system.scale)
-    options = {"velocities": bound_velocities(system, points)} if given else {"n_velocities": 300}
-    result = da.accelerations(shifted(system), points, rng=2, **options)
-    assert result.error(system.acceleration(points)).max() <= 1e-8
-    assert result.residual.max() < 1e-8
-    assert result.supported.all()
-    np.testing.assert_array_equal(result.members[0], result.value)
-    assert np.isnan(result.covariance).all()
-    other = da.Plummer(mass=1.1 * system.mass, scale=system.scale, G=system.G)  # negative control
-    assert result.error(other.acceleration(points)).min() > 1e-3
-
-
 @pytest.mark.parametrize("huber", [None, 1.345, 0.5])
 def test_weights_do_not_matter_for_an_exact_df(huber, places):
-    points = places(30)
-    result = da.accelerations(da.Plummer(), points, n_velocities=100, huber=huber)
-    assert result.error(da.Plummer().acceleration(points)).max() <= 1e-8
-
-
-def test_truncated_system_keeps_the_gravity_of_the_whole(places, shifted):
-    points = places(20)
-    result = da.accelerations(shifted(da.Hernquist().truncated(30.0)), points, n_velocities=100)
-    assert result.error(da.Hernquist().acceleration(points)).max() <= 1e-8
+    result = da.accelerations(PLUMMER, places(30), n_velocities=100, huber=huber)
+    assert result.error(PLUMMER.acceleration(places(30))).max() <= 1e-8
 
 
 def test_at_the_centre_there_is_no_pull():
-    result = da.accelerations(da.Plummer(), [[0.0, 0, 0]], n_velocities=100)
-    np.testing.assert_allclose(result.value, 0, atol=1e-10)
+    np.testing.assert_allclose(da.accelerations(PLUMMER, [[0.0, 0, 0]], n_velocities=100).value, 0, atol=1e-10)
 
 
 def test_a_df_out_of_equilibrium_leaves_a_residual(places):
-    points = places(20)
-    mixed = da.accelerations(Mixed(da.Plummer(), da.Plummer(G=0.5)), points, n_velocities=300)
+    """And one in equilibrium none, nor any warning."""
+    mixed, settled = (da.accelerations(df, places(20), n_velocities=300) for df in
+                      (Mixed(PLUMMER, da.Plummer(G=0.5)), PLUMMER))
     assert mixed.residual.min() > 1e-3
     assert (mixed.residual <= 1).all()
-    assert da.accelerations(da.Plummer(), points, n_velocities=300).residual.max() < 1e-8
+    assert settled.residual.max() < 1e-8
+    assert settled.condition.max() < 10
 
 
 # ---- where the answer is not determined ----
 
 
-def test_velocities_in_a_plane_leave_one_component_unknown(places, bound_velocities):
-    system, points = da.Plummer(), places(5)
-    velocities = bound_velocities(system, points)
-    normal = np.array([0.6, 0.0, 0.8])
-    velocities -= (velocities @ normal)[..., None] * normal
-    with pytest.warns(UserWarning, match="5 of 5 points have a poorly conditioned solution"):
-        result = da.accelerations(system, points, velocities=velocities)
-    assert (result.condition > 1e6).all()
-    known = np.eye(3) - np.outer(normal, normal)
-    np.testing.assert_allclose(result.value @ known, system.acceleration(points) @ known, rtol=1e-6, atol=1e-9)
-
-
-def test_nearly_planar_velocities_are_warned_of_and_still_answered(places, bound_velocities):
-    system, points = da.Plummer(), places(5)
-    velocities = bound_velocities(system, points) * [1, 1, 1e-4]
+@pytest.mark.parametrize("thickness", [0, 1e-4])
+def test_velocities_near_a_plane_leave_one_component_uncertain(thickness, places, bound_velocities):
+    """In the plane the component across is unknown; near it, all is warned of and still answered."""
+    points, normal = places(5), np.array([0.6, 0.0, 0.8])
+    velocities = bound_velocities(PLUMMER, points)
+    velocities -= (1 - thickness) * (velocities @ normal)[..., None] * normal
     with pytest.warns(UserWarning, match=r"5 of 5 points .* poorly .* \(see .condition\), first at index 0") as caught:
-        result = da.accelerations(system, points, velocities=velocities)
+        result = da.accelerations(PLUMMER, points, velocities=velocities)
     assert caught[0].filename == __file__
-    assert (result.condition > 1e3).all()
-    assert result.error(system.acceleration(points)).max() < 1e-6
+    assert (result.condition > (1e3 if thickness else 1e6)).all()
+    known = np.eye(3) - (not thickness) * np.outer(normal, normal)
+    np.testing.assert_allclose(result.value @ known, PLUMMER.acceleration(points) @ known, rtol=1e-6, atol=1e-9)
 
 
 def test_a_point_without_equations_has_no_answer(places, bound_velocities):
     """All velocities beyond escape: NaN, an infinite condition and a warning rather than a made-up zero."""
-    system, points = da.Plummer(), places(3)
-    velocities = bound_velocities(system, points)
+    points = places(3)
+    velocities = bound_velocities(PLUMMER, points)
     velocities[1] *= 100
     with pytest.warns(UserWarning, match="1 of 3 points have a poorly conditioned solution.*index 1"):
-        result = da.accelerations(system, points, velocities=velocities)
+        result = da.accelerations(PLUMMER, points, velocities=velocities)
     assert np.isnan(result.value[1]).all()
     assert np.isinf(result.condition[1])
-    assert result.error(system.acceleration(points))[[0, 2]].max() <= 1e-8
-
-
-def test_good_velocities_raise_no_warning(places):
-    assert da.accelerations(da.Plummer(), places(50), n_velocities=300).condition.max() < 10
+    assert result.error(PLUMMER.acceleration(points))[[0, 2]].max() <= 1e-8
 
 
 # ---- learned distribution functions ----
@@ -117,23 +87,21 @@ def test_good_velocities_raise_no_warning(places):
 
 def test_learned_accelerations_and_their_covariance(learned, places):
     points = within(places(40, seed=3), 4)
-    result = da.accelerations(learned, points)
-    truth = da.Plummer().acceleration(points)
-    assert result.value.shape == truth.shape
-    assert result.members.shape == (3, 40, 3)
+    result, truth = da.accelerations(learned, points), PLUMMER.acceleration(points)
+    assert (result.value.shape, result.members.shape) == (truth.shape, (3, 40, 3))
     assert np.median(result.error(truth)) < 0.1
     assert np.median(result.error(truth / 1.3)) > 0.1  # negative control
     np.testing.assert_allclose(result.covariance, [np.cov(m.T) for m in result.members.transpose(1, 0, 2)], rtol=1e-10)
     assert (np.linalg.eigvalsh(result.covariance) > -1e-12).all()
     assert (result.residual > 1e-6).all()
-    middle, extent = result.members.mean(0), np.ptp(result.members, axis=0).max()
-    assert np.abs(result.value - middle).max() < extent  # the mixture lies among its members
+    extent = np.ptp(result.members, axis=0).max()
+    assert np.abs(result.value - result.members.mean(0)).max() < extent  # the mixture lies among its members
 
 
 def test_symmetry_of_the_flow_is_that_of_its_accelerations(learned, places, bound_velocities):
     """Point and velocities turned, the acceleration turns with them, and it is central: the flow knows no direction."""
     points = within(places(10), 3)
-    velocities = bound_velocities(da.Plummer(), points)
+    velocities = bound_velocities(PLUMMER, points)
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
     value = da.accelerations(learned, points, velocities=velocities).value
     turned = da.accelerations(learned, points @ turn, velocities=velocities @ turn).value
@@ -147,9 +115,8 @@ def test_symmetry_of_the_flow_is_that_of_its_accelerations(learned, places, boun
 @pytest.mark.parametrize("coordinates", ["radial", "linear"])
 def test_units_rescale_accelerations(coordinates, places, bound_velocities):
     """The same stars in other units give the same acceleration in those units, flags and diagnostics included."""
-    stars, points = da.Plummer().sample(3000, rng=0), places(8)
-    velocities = bound_velocities(da.Plummer(), points)
-    length, speed = 5.0, 7.0
+    stars, points, length, speed = PLUMMER.sample(3000, rng=0), places(8), 5.0, 7.0
+    velocities = bound_velocities(PLUMMER, points)
     options = {"spec": da.FlowSpec(2, 8), "config": da.TrainConfig(n_epochs=1, batch_size=100), "rng": 0}
     plain = da.fit(stars, coordinates=coordinates, **options)
     scaled = da.fit(stars * np.repeat([length, speed], 3), coordinates=coordinates, **options)
@@ -160,41 +127,23 @@ def test_units_rescale_accelerations(coordinates, places, bound_velocities):
     np.testing.assert_allclose(b.residual, a.residual, rtol=2e-2)
 
 
-def test_points_outside_the_training_volume_are_flagged(learned):
-    points = np.array([[1.0, 0, 0], [0, 3e4, 0], [0, 0, 1e-7]])
-    with pytest.warns(UserWarning, match=r"2 of 3 points lie where training stars are too few \(see .supported\).*1$"):
-        result = da.accelerations(learned, points)
-    assert result.supported.tolist() == [True, False, False]
-    assert np.isfinite(result.value).all()
-    silent = da.accelerations(learned, points, warn=False)  # warnings are errors in these tests
-    np.testing.assert_array_equal(silent.value, result.value)
-
-
 def test_a_flow_that_was_hardly_trained_still_answers(ensemble, bound_velocities):
     """Some of its stars lie so far out that their coordinates overflow: they lend no velocities, and that is all."""
     model, point = ensemble("radial"), np.array([[1.0, 2, 3]])
     model.std[:3] = 60.0
     stars = torch.from_numpy(model.sample(20_000, rng=np.random.default_rng(0)))
     assert not torch.isfinite(model.coordinates.forward(stars)[0]).all()
-    velocities = bound_velocities(da.Plummer(), point)
+    velocities = bound_velocities(PLUMMER, point)
     beyond = np.concatenate([velocities, np.full((1, 20, 3), 1e200)], axis=1)  # more than single precision holds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert np.isfinite(da.accelerations(model, point, n_velocities=50).value).all()
-        expected = da.accelerations(model, point, velocities=velocities).value
-        np.testing.assert_allclose(da.accelerations(model, point, velocities=beyond).value, expected, rtol=1e-6)
-
-
-# ---- seeds, bad input ----
+        expected, found = (da.accelerations(model, point, velocities=v).value for v in (velocities, beyond))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_seed_decides(places):
     points, seeds = places(3), (1, 1, np.random.default_rng(1), 2)
-    one, *same, other = (da.accelerations(da.Plummer(), points, n_velocities=50, rng=rng).condition for rng in seeds)
+    one, *same, other = (da.accelerations(PLUMMER, points, n_velocities=50, rng=rng).condition for rng in seeds)
     np.testing.assert_array_equal(same, [one, one])
     assert (one != other).all()
-
-
-def test_bad_input():
-    with pytest.raises(ValueError, match="huber must be a positive finite number; got 0"):
-        da.accelerations(da.Plummer(), np.eye(3), huber=0)

@@ -1,5 +1,4 @@
 """Files of stars, whole and broken: the right answer, or one clear sentence."""
-# ruff: noqa: ARG001 -- all changes take the same arguments
 
 from __future__ import annotations
 
@@ -20,6 +19,8 @@ UNITS = dict(zip(NAMES, ["kpc"] * 3 + ["km/s"] * 3, strict=True))
 FORMATS = ("fits", "ascii.ecsv", "votable", "hdf5", "parquet", "ascii.csv", "npz")
 UNITLESS = ("ascii.csv", "npz")  # which keep no units
 N, SEEDS = 1010, 4
+ALL, LOST = slice(None), np.arange(100, 600, 100)  # rows
+KEPT = np.setdiff1d(np.arange(N), LOST)
 
 
 def stars(seed=0, n=N):
@@ -36,129 +37,68 @@ def table(w, units=UNITS):
 def write(made, path, kind):
     if kind == "npz":
         with path.open("wb") as file:
-            np.savez(file, **{name: np.asarray(made[name]) for name in made.colnames})
+            np.savez(file, **{name: np.ma.filled(made[name], np.nan) for name in made.colnames})
     else:
-        extra = {"hdf5": {"path": "stars", "serialize_meta": True}}.get(kind, {})
-        made.write(path, format=kind, **extra)
+        made.write(path, format=kind, **({"path": "stars", "serialize_meta": True} if kind == "hdf5" else {}))
 
 
-# What is done to a table or to its file; each returns what to read it with, and what to expect: the rows of the stars
-# that must come out, "error", or None for either of the two.
-def shuffled(made, rng, kind):
-    return made[[made.colnames[i] for i in rng.permutation(6)]], {}, slice(None)
+def put(made, name, values, unit=None):
+    made[name] = values
+    made[name].unit = unit
+    return made
 
 
-def more_columns(made, rng, kind):
-    made["name"], made["id"] = np.array(["star"] * len(made)), np.arange(len(made))
-    return made, {}, slice(None)
+def one(rng):
+    return NAMES[rng.integers(6)]
 
 
-def renamed(made, rng, kind):
-    made.rename_column("vx", "velocity")
-    return made, {"columns": "vx=velocity"}, slice(None)
+def spoiled(made, rng):
+    made[one(rng)][LOST] = rng.choice([np.nan, np.inf, -np.inf], 5)
+    return made
 
 
-def missing_column(made, rng, kind):
-    made.remove_column(NAMES[rng.integers(6)])
-    return made, {}, "there is no column"
+def huge(made, rng):
+    made[one(rng)][rng.integers(N)] = 10.0 ** rng.integers(12, 300)
+    return made
 
 
-def missing_unit(made, rng, kind):
-    name = NAMES[rng.integers(6)]
-    made[name].unit = None
-    left = {other: unit for other, unit in UNITS.items() if other != name}
-    return made, {"units": left} if kind in UNITLESS else {}, f"{name!r} has no unit"
-
-
-def wrong_unit(made, rng, kind):
-    name = NAMES[rng.integers(6)]
-    made[name].unit = "kg"
-    return made, {"units": UNITS | {name: "kg"}} if kind in UNITLESS else {}, " kg"
-
-
-def unknown_unit(made, rng, kind):
-    return made, {"units": UNITS | {"x": "furlongs"}}, "astropy does not know"
-
-
-def other_unit(made, rng, kind):
-    made["y"] = (np.asarray(made["y"]) * 1000).astype(float)
-    made["y"].unit = "pc"
-    return made, {"units": UNITS | {"y": "pc"}} if kind in UNITLESS else {}, slice(None)
-
-
-def contradiction(made, rng, kind):
-    return made, {"units": UNITS | {"x": "pc"}}, None if kind in UNITLESS else "according to"
-
-
-def not_finite(made, rng, kind):
-    rows = rng.choice(N, 5, replace=False)
-    made[NAMES[rng.integers(6)]][rows] = rng.choice([np.nan, np.inf, -np.inf], 5)
-    return made, {}, np.setdiff1d(np.arange(N), rows)
-
-
-def masked(made, rng, kind):
-    rows = rng.choice(N, 5, replace=False)
-    if kind == "npz":
-        return not_finite(made, rng, kind)
-    made["z"] = MaskedColumn(made["z"], mask=np.isin(np.arange(N), rows))
-    return made, {}, np.setdiff1d(np.arange(N), rows)
-
-
-def repeated(made, rng, kind):
-    rows = np.concatenate([np.arange(N), rng.choice(N, 7, replace=False)])
-    return made[rows], {}, slice(None)
-
-
-def integers(made, rng, kind):
-    for name in NAMES:
-        made[name] = np.rint(np.asarray(made[name]) * 1e6).astype(np.int64)
-        made[name].unit = UNITS[name]
-    return made, {}, slice(None)
-
-
-def words(made, rng, kind):
-    made[NAMES[rng.integers(6)]] = np.array(["unknown"] * len(made))
-    return made, {"units": UNITS} if kind in UNITLESS else {}, "must hold one real number"
-
-
-def huge(made, rng, kind):
-    made[NAMES[rng.integers(6)]][rng.integers(N)] = 10.0 ** rng.integers(12, 300)
-    return made, {}, "stand for 'unknown'"
-
-
-def no_rows(made, rng, kind):
-    return made[:0], {}, "error"
-
-
-def few_rows(made, rng, kind):
-    return made[: rng.integers(1, 999)], {}, "at least 1000"
-
-
-def constant(made, rng, kind):
-    made["z"] = 1.0
-    made["z"].unit = "kpc"
-    return made, {}, "same value"
-
-
-def truncated(content, rng):
-    return content[: int(len(content) * rng.uniform(0, 0.98))]
+# What is done to a table, what to read it with, and what to expect: the rows of the stars that must come out, or what
+# the sentence holds.
+TABLES = {
+    "shuffled": (lambda made, rng: made[[made.colnames[i] for i in rng.permutation(6)]], {}, ALL),
+    "more columns": (lambda made, _: put(put(made, "name", ["star"] * N), "id", np.arange(N)), {}, ALL),
+    "renamed": (lambda made, _: Table(made, names=[*NAMES[:3], "u", "vy", "vz"]), {"columns": "vx=u"}, ALL),
+    "missing column": (lambda made, rng: made[np.delete(NAMES, rng.integers(6)).tolist()], {}, "there is no column"),
+    "missing unit": (lambda made, rng: put(made, n := one(rng), np.asarray(made[n])), {}, "' has no unit"),
+    "wrong unit": (lambda made, rng: put(made, n := one(rng), np.asarray(made[n]), "kg"), {}, " kg"),
+    "unknown unit": (lambda made, _: made, {"units": UNITS | {"x": "furlongs"}}, "astropy does not know"),
+    "other unit": (lambda made, _: put(made, "y", np.asarray(made["y"]) * 1000, "pc"), {}, ALL),
+    "contradiction": (lambda made, _: made, {"units": UNITS | {"x": "pc"}}, "according to"),
+    "not finite": (spoiled, {}, KEPT),
+    "masked": (lambda made, _: put(made, "z", MaskedColumn(made["z"], mask=np.isin(range(N), LOST)), "kpc"), {}, KEPT),
+    "repeated": (lambda made, rng: made[[*range(N), *rng.choice(N, 7, replace=False)]], {}, ALL),
+    "integers": (lambda made, _: table(np.rint(np.array(made.as_array().tolist()) * 1e6).astype(np.int64)), {}, ALL),
+    "words": (lambda made, rng: put(made, one(rng), ["unknown"] * N), {}, "must hold one real number"),
+    "huge": (huge, {}, "stand for 'unknown'"),
+    "no rows": (lambda made, _: made[:0], {}, ""),
+    "few rows": (lambda made, rng: made[: rng.integers(1, 999)], {}, "at least 1000"),
+    "constant": (lambda made, _: put(made, "z", np.ones(N), "kpc"), {}, "same value"),
+}
 
 
 def scribbled(content, rng):
-    content = bytearray(content)
-    for i in rng.integers(len(content), size=20):
-        content[i] = rng.integers(256)
-    return bytes(content)
+    content = np.frombuffer(content, np.uint8).copy()
+    content[rng.integers(len(content), size=20)] = rng.integers(256, size=20)
+    return content.tobytes()
 
 
-def beheaded(content, rng):
-    return bytes(rng.integers(256, size=64, dtype=np.uint8)) + content[64:]
-
-
-TABLES = (shuffled, more_columns, renamed, missing_column, missing_unit, wrong_unit, unknown_unit, other_unit,
-          contradiction, not_finite, masked, repeated, integers, words, huge, no_rows, few_rows, constant)
-CONTENTS = (truncated, scribbled, beheaded)
+CONTENTS = {
+    "truncated": lambda content, rng: content[: int(len(content) * rng.uniform(0, 0.98))],
+    "scribbled": scribbled,
+    "beheaded": lambda content, rng: bytes(rng.integers(256, size=64, dtype=np.uint8)) + content[64:],
+}
 assert len(FORMATS) * SEEDS * (len(TABLES) + len(CONTENTS)) >= 500
+some_or_all = pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, SEEDS), marks=pytest.mark.slow)])
 
 
 def attempt(path, options):
@@ -170,65 +110,72 @@ def attempt(path, options):
         outcome = str(error)
         assert "\n" not in outcome
         assert 10 < len(outcome) < 600
-        assert "Traceback" not in outcome
     assert before == (hashlib.sha256(path.read_bytes()).digest(), sorted(path.parent.iterdir()))
     return outcome
 
 
 def physical(snapshot):
-    return np.hstack([
-        snapshot.frame.places(snapshot.w[:, :3]).to_value("kpc"),
-        (snapshot.w[:, 3:] * snapshot.frame.velocity + snapshot.frame.motion).to_value("km/s"),
-    ])
+    v = snapshot.w[:, 3:] * snapshot.frame.velocity + snapshot.frame.motion
+    return np.hstack([snapshot.frame.places(snapshot.w[:, :3]).to_value("kpc"), v.to_value("km/s")])
 
 
+@some_or_all
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("change", TABLES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", TABLES)
 @pytest.mark.filterwarnings("ignore")
-def test_changed_tables_give_the_right_answer_or_one_sentence(change, kind, tmp_path):
-    for seed in range(SEEDS):
+def test_changed_tables_give_the_right_answer_or_one_sentence(name, kind, seeds, tmp_path):
+    change, options, expected = TABLES[name]
+    for seed in seeds:
         rng, w = np.random.default_rng([seed, 7]), stars(seed)
-        made, options, expected = change(table(w), rng, kind)
+        made = change(table(w), rng)
         if kind in UNITLESS:
-            options = {"units": UNITS} | options
+            units = {key: made[key].unit if key in made.colnames else unit for key, unit in UNITS.items()}
+            options = {"units": {key: str(unit) for key, unit in units.items() if unit}} | options
         path = tmp_path / f"{seed}.{rng.choice(['dat', 'fits', 'csv'])}"  # the name says nothing
         write(made, path, kind)
         outcome = attempt(path, options)
+        if name == "contradiction" and kind in UNITLESS:
+            continue  # there is none
         if isinstance(expected, str):
             assert isinstance(outcome, str), "it was read"
-            assert expected == "error" or expected in outcome, outcome
-        elif expected is not None:
+            assert expected in outcome
+        else:
             assert not isinstance(outcome, str), outcome
-            right = w[expected] * (1e6 if change is integers else 1)
-            np.testing.assert_allclose(physical(outcome), right, rtol=1e-9, atol=1.0 if change is integers else 1e-9)
-            assert outcome.n_repeated == (7 if change is repeated else 0)
-            assert outcome.n_missing == (5 if change in (not_finite, masked) else 0)
+            factor, atol = (1e6, 1.0) if name == "integers" else (1, 1e-9)
+            np.testing.assert_allclose(physical(outcome), w[expected] * factor, rtol=1e-9, atol=atol)
+            assert outcome.n_repeated == (7 if name == "repeated" else 0)
+            assert outcome.n_missing == (5 if expected is KEPT else 0)
 
 
+@some_or_all
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("change", CONTENTS, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", CONTENTS)
 @pytest.mark.filterwarnings("ignore")
-def test_broken_files_give_one_sentence_or_are_read(change, kind, tmp_path):
-    for seed in range(SEEDS):
+def test_broken_files_give_one_sentence_or_are_read(name, kind, seeds, tmp_path):
+    for seed in seeds:
         rng, path = np.random.default_rng([seed, 8]), tmp_path / f"{seed}.dat"
         write(table(stars(seed, 1500)), path, kind)
-        path.write_bytes(change(path.read_bytes(), rng))
+        path.write_bytes(CONTENTS[name](path.read_bytes(), rng))
         outcome = attempt(path, {"units": UNITS if kind in UNITLESS else {}})
-        if change is truncated and kind not in ("ascii.csv", "ascii.ecsv"):  # text may end at the end of a row
+        if name == "truncated" and kind not in ("ascii.csv", "ascii.ecsv"):  # text may end at the end of a row
             assert isinstance(outcome, str)
 
 
-def test_what_is_no_file_or_empty_is_said(tmp_path):
-    with pytest.raises(SnapshotError, match="there is no file"):
-        read(tmp_path / "none.fits")
-    with pytest.raises(SnapshotError, match="there is no file"):
-        read(tmp_path)
-    (tmp_path / "empty.csv").write_bytes(b"")
-    with pytest.raises(SnapshotError, match="is empty"):
-        read(tmp_path / "empty.csv")
-    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d")
-    with pytest.raises(SnapshotError, match="of no format known here"):
-        read(tmp_path / "picture.png")
+@pytest.mark.parametrize(("name", "content", "sentence"), [
+    ("none.fits", None, "there is no file"),
+    (".", None, "there is no file"),
+    ("long" * 100, None, "cannot be opened"),
+    ("~nobody-of-that-name/my.fits", None, r"'~nobody-of-that-name/my.fits' cannot be opened"),
+    ("empty.csv", b"", "is empty"),
+    ("picture.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d", "of no format known here"),
+    ("a.gz", b"\x1f\x8b\x08\x00", "is compressed; unpack it"),
+])
+def test_what_is_no_table_is_said(name, content, sentence, tmp_path):
+    path = name if name.startswith("~") else tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SnapshotError, match=sentence):
+        read(path)
 
 
 def test_a_unit_unknown_to_astropy_is_said_and_can_be_given(tmp_path):
@@ -238,30 +185,38 @@ def test_a_unit_unknown_to_astropy_is_said_and_can_be_given(tmp_path):
     with pytest.raises(SnapshotError, match="column 'vx' has the unit 'KM/S', which astropy does not know"):
         read(tmp_path / "a.fits")
     np.testing.assert_allclose(physical(read(tmp_path / "a.fits", units="vx=km/s")), stars(), rtol=1e-9)
-    logarithmic = table(stars(), UNITS | {"x": "kpc"})
-    with pytest.raises(SnapshotError, match="a logarithm"):
-        take(table(stars(), {}), units=UNITS | {"x": "dex(kpc)"})
-    logarithmic["y"].unit = None
-    with pytest.raises(SnapshotError, match="y=kpc"):
-        take(logarithmic)
 
 
-def test_what_files_may_hide(tmp_path):
+PLAIN = Table(stars(), names=NAMES)
+
+
+@pytest.mark.parametrize(("given", "options", "sentence"), [
+    (PLAIN, {"units": UNITS | {"x": "dex(kpc)"}}, "a logarithm"),
+    (table(stars(), {key: unit for key, unit in UNITS.items() if key != "y"}), {}, "y=kpc"),
+    (PLAIN, {"units": "kpc, 1"}, "no unit of velocity"),
+    (table(stars()), {"columns": "y=x"}, "column 'x' cannot stand for two"),
+    (table(stars()), {"centre": "middle"}, "centre must be"),
+    *((PLAIN, {"columns": bad}, r"columns (must|accepts only)") for bad in ("a, b, c", 3, {"x": 3}, {"radius": "r"})),
+])
+def test_what_cannot_be_taken_is_said(given, options, sentence):
+    with pytest.raises(SnapshotError, match=sentence):
+        take(given, **options)
+
+
+def test_what_files_may_hide(tmp_path, monkeypatch):
     made = table(stars())
-    made.write(tmp_path / "two.hdf5", path="dark", serialize_meta=True)
-    made.write(tmp_path / "two.hdf5", path="stars", serialize_meta=True, append=True)
+    for name in ("dark", "stars"):
+        made.write(tmp_path / "two.hdf5", path=name, serialize_meta=True, append=name == "stars")
     with pytest.raises(SnapshotError, match="several tables"):
         read(tmp_path / "two.hdf5")
-    (tmp_path / "a.gz").write_bytes(b"\x1f\x8b\x08\x00")
-    with pytest.raises(SnapshotError, match="is compressed; unpack it"):
-        read(tmp_path / "a.gz")
+    np.savez(tmp_path / "pickled.npz", x=np.array([object()] * 10))
+    with pytest.raises(SnapshotError, match=r"pickled\.npz cannot be read as NPZ"):
+        read(tmp_path / "pickled.npz")
     made.write(tmp_path / "a.csv", format="ascii.csv")
     (tmp_path / "excel.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.csv").read_bytes())
     np.testing.assert_array_equal(read(tmp_path / "excel.csv", units=UNITS).w, read(tmp_path / "a.csv", units=UNITS).w)
-    with pytest.raises(SnapshotError, match="cannot be opened"):
-        read(tmp_path / ("long" * 100))
-    with pytest.raises(SnapshotError, match="column 'x' cannot stand for two"):
-        take(made, columns="y=x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read("~/a.csv", units=UNITS).name == "a.csv"
 
 
 def test_mappings_may_be_texts():
@@ -269,31 +224,19 @@ def test_mappings_may_be_texts():
     assert mapping("1", "units") == mapping(1, "units") == dict.fromkeys(NAMES, "1")
     assert mapping("a,b,c,d,e,f", "columns") == dict(zip(NAMES, "abcdef", strict=True))
     assert mapping(None, "columns") == mapping("", "columns") == {}
-    for wrong in ("a, b, c", 3, {"x": 3}, {"radius": "r"}):
-        with pytest.raises(SnapshotError, match=r"columns (must|accepts only)"):
-            mapping(wrong, "columns")
+    assert take(PLAIN, units="1, 1").frame.acceleration.unit == u.dimensionless_unscaled
 
 
 @pytest.mark.parametrize("end", ["npz", "fits", "ecsv", "hdf5"])
 def test_columns_may_hold_vectors(end, tmp_path):
     w, path = stars(), tmp_path / f"vectors.{end}"
     made = Table({"pos": w[:, :3] * u.kpc, "vel": w[:, 3:] * u.km / u.s, "id": np.arange(len(w))})
-    if end == "npz":
-        np.savez(path, pos=w[:, :3], vel=w[:, 3:])
-    else:
-        made.write(path, **({"path": "stars", "serialize_meta": True} if end == "hdf5" else {}))
+    write(made, path, {"ecsv": "ascii.ecsv"}.get(end, end))
     names = "pos[0], pos[1], pos[2], vel[0], vel[1], vel[2]"
     taken = read(path, names, "kpc, km/s" if end == "npz" else None)
     assert np.allclose(taken.w, take(table(w, UNITS)).w, rtol=1e-12, atol=1e-12)
     with pytest.raises(SnapshotError, match=r"no column 'x' for x among .*pos\[0\]"):
         read(path)
-
-
-def test_simulations_without_units_keep_none():
-    taken = take(table(stars(), {}), units="1, 1")
-    assert taken.frame.acceleration.unit == u.dimensionless_unscaled
-    with pytest.raises(SnapshotError, match="no unit of velocity"):
-        take(table(stars(), {}), units="kpc, 1")
 
 
 def test_centre_and_motion_are_found_within_their_errors_even_beside_interlopers():
@@ -305,15 +248,11 @@ def test_centre_and_motion_are_found_within_their_errors_even_beside_interlopers
         assert np.abs(frame.positions([[8, 1, -2]] * u.kpc)).max() < n_sigma / np.sqrt(len(w))
         assert np.abs(frame.velocities([[10, 220, 5]] * u.km / u.s)).max() < n_sigma / np.sqrt(len(w) / 2)
     np.testing.assert_array_equal(take(table(w), centre="origin").frame.centre.value, 0)
-    with pytest.raises(SnapshotError, match="centre must be"):
-        take(table(w), centre="middle")
 
 
 def test_points_are_read_in_the_frame():
     taken = take(table(stars()))
-    places = Table([[8000.0], [1000.0], [-2000.0]], names=NAMES[:3])
-    for name in NAMES[:3]:
-        places[name].unit = "pc"
+    places = Table([[8000.0] * u.pc, [1000.0] * u.pc, [-2000.0] * u.pc], names=NAMES[:3])
     np.testing.assert_allclose(taken.points(places), taken.frame.positions([[8, 1, -2]] * u.kpc))
     places["x"].unit = "km/s"
     with pytest.raises(SnapshotError, match="of one kind"):
@@ -325,18 +264,3 @@ def test_points_are_read_in_the_frame():
     for coordinates, place in (("spherical", [0, 0, 0]), ("axisymmetric", [0, 0, 3])):
         with pytest.raises(SnapshotError, match="row 0 of the points is exactly in the centre, or on the axis"):
             at_origin.points(Table([[float(number)] for number in place], names=NAMES[:3]), None, coordinates)
-
-
-def test_an_npz_file_with_pickled_objects_is_refused(tmp_path):
-    path = tmp_path / "stars.npz"
-    np.savez(path, x=np.array([object()] * 10))
-    with pytest.raises(SnapshotError, match=r"stars\.npz cannot be read as NPZ"):
-        read(path)
-
-
-def test_the_home_is_expanded(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    table(stars()).write(tmp_path / "my.fits")
-    assert read("~/my.fits").name == "my.fits"
-    with pytest.raises(SnapshotError, match=r"'~nobody-of-that-name/my.fits' cannot be opened"):
-        read("~nobody-of-that-name/my.fits")

@@ -13,8 +13,7 @@ def exact_log_df(r, v):
     with mpmath.workdps(60):
         r, v = mpmath.mpf(float(r)), mpmath.mpf(float(v))
         b = 1 / (1 + r) - v * v / 2
-        bracket = (1 - 2 * b) * (8 * b * b - 8 * b - 3)
-        bracket += 3 * mpmath.asin(mpmath.sqrt(b)) / mpmath.sqrt(b * (1 - b))
+        bracket = (1 - 2 * b) * (8 * b * b - 8 * b - 3) + 3 * mpmath.asin(mpmath.sqrt(b)) / mpmath.sqrt(b * (1 - b))
         return mpmath.log(mpmath.sqrt(b) / (1 - b) ** 2 * bracket / (mpmath.sqrt(2) * (2 * mpmath.pi) ** 3))
 
 
@@ -37,8 +36,7 @@ def test_the_rejection_envelope_of_the_isotropic_speeds_bounds_the_df():
     b = np.concatenate([np.geomspace(1e-9, 0.1, 500, endpoint=False), np.linspace(0.1, 1, 5000)])
     k = _shape(b, 1 - b)
     assert (np.diff(k) < 0).all()
-    assert k[0] == pytest.approx(25.6, rel=1e-8)
-    assert k[-1] == pytest.approx(1.5 * np.pi, rel=1e-9)
+    np.testing.assert_allclose(k[[0, -1]], [25.6, 1.5 * np.pi], rtol=1e-8)
 
 
 def test_isotropic_dispersion_is_accurate():
@@ -48,8 +46,3 @@ def test_isotropic_dispersion_is_accurate():
         exact = [float(mpmath.sqrt((1 / s - 1) * s**2 / 5 * mpmath.hyp2f1(1, 5, 6, s))) for s in t]
     np.testing.assert_allclose(Hernquist().velocity_dispersion(r), exact, rtol=1e-13)
     assert Hernquist().velocity_dispersion(0.0) == 0
-
-
-def test_anisotropy_is_one_of_two():
-    with pytest.raises(ValueError, match=r"beta must be 0 or 0.5; got 0.3"):
-        Hernquist(beta=0.3)
