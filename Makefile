@@ -80,13 +80,13 @@ lint: $(READY)  ## lint everything, and see that the package is imported one way
 	@layers=$$($(BIN)/lint-imports --no-cache) || { echo "$$layers"; exit 1; }
 
 check: lint  ## lint and the quick tests, for while you work: no notebook is run, no browser started
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not site and not browser"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not site and not browser"
 
 test: lint  ## lint, run every notebook (quick), check its records, build the site strictly, run the tests
 	@$(call prune,quick)
 	@$(PARALLEL) _build/site-quick/index.html
 	@$(CHECK) _build/executed/quick notebooks/expected.yml --profile quick
-	@$(BIN)/python -m pytest -n $(JOBS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	@env -u TQDM_DISABLE -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(BIN)/jupyter lab --ServerApp.root_dir=. \
