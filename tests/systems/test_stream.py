@@ -68,7 +68,7 @@ def test_log_df_is_the_formula():
     w = STREAM.sample(20, rng=4)
     r, theta, *_ = coordinates = in_spherical(w)
     expected = sum(law.logpdf(value) for law, value in zip(laws(STREAM), coordinates, strict=True))
-    np.testing.assert_allclose(STREAM.log_df(w), expected - np.log(r**2 * np.sin(theta)), rtol=1e-9)
+    np.testing.assert_allclose(STREAM.log_df(w), expected - np.log(r**2 * np.sin(theta)), rtol=1e-12)
 
 
 def test_edges_of_the_arc():
