@@ -41,7 +41,7 @@ def main() -> None:
     y = prepare(da.Hernquist().sample(200_000, rng=1)).y
     seeds = {"data": 0, "initialization": 1, "batches": 2}
     config = da.TrainConfig(batch_size=batch_size)
-    run = Run(spec.layout(6), config, y, y[:1000], torch.ones(1, 6), seeds, k)
+    run = Run(spec.layout(6), config, y, y[:1000], torch.ones(1, 6), seeds, range(k))
     flows = [spec.build(6, seed) for seed in range(k)]
     optimizers = [torch.optim.Adam(flow.parameters(), lr=2e-3) for flow in flows]
 

@@ -41,7 +41,7 @@ def training(design: Design, k: int) -> Run:
     y = ((w - w.mean(0)) / w.std(0)).float()
     seeds = {"data": 0, "initialization": 1, "batches": 2}
     stars, held_out = y[: design.n_stars[0]], y[design.n_stars[0] :]
-    return Run(design.spec.layout(6), design.config, stars, held_out, torch.ones(1, 6), seeds, k)
+    return Run(design.spec.layout(6), design.config, stars, held_out, torch.ones(1, 6), seeds, range(k))
 
 
 def stacked(design: Design, k: int) -> tuple[Callable[[], None], Callable[[], None]]:

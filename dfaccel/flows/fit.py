@@ -128,7 +128,7 @@ def fit(
     model = FlowEnsemble(spec, coordinates, ready.mean, ready.std, nothing, ready.positions[some], prior=prior)
     density = None if prior is None else model.to(device).density
     parts = [part.to(device) for part in (*ready.split(config.held_out, seeds["data"]), coordinates.flips)]
-    run = Run(spec.layout(coordinates.features), config, *parts, seeds, n_flows, density)
+    run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density)
     identity = {
         "kind": "training", "spec": asdict(spec), "coordinates": coordinates.to_dict(), "config": asdict(config),
         "n_flows": n_flows, "seeds": seeds, "stars": checksum(w),

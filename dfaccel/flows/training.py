@@ -87,19 +87,22 @@ class Run:
     """The state of one training of k flows: all that changes is in `state` and `progress`, hence in a checkpoint."""
 
     def __init__(
-        self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict, k: int,
-        density: Callable[[list, Tensor], Tensor] | None = None,
+        self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict,
+        labels: Sequence[int], density: Callable[[list, Tensor], Tensor] | None = None,
     ) -> None:
-        # stars and held_out (n, features) are standardized; with a density of their own, flows start as the identity
-        self.layout, self.config, self.flips, self.seeds = layout, config, flips, seeds
+        # stars and held_out (n, features) are standardized; with a density of their own, flows start as the identity;
+        # the labels number the members, each of which has streams of randomness of its own
+        self.layout, self.config, self.flips, self.seeds, self.labels = layout, config, flips, seeds, tuple(labels)
         self.density, self.whole = density or layout.log_prob, density is not None
         self.held, self.y = held_out.T.contiguous(), stars.T.contiguous()
         self.n = self.y.shape[1]
         self.n_steps = self.n // config.batch_size
         if not self.n_steps:
             raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
+        k = len(self.labels)
         self.stars = self._draws("data", "bootstrap", range(k), 0) if config.bootstrap else None
-        initial = [int(s) for s in np.random.SeedSequence(seeds["initialization"]).generate_state(k, np.uint64) >> 1]
+        states = np.random.SeedSequence(seeds["initialization"]).generate_state(max(self.labels) + 1, np.uint64) >> 1
+        initial = [int(states[label]) for label in self.labels]
         theta = layout.initial(initial) if density is None else layout.identity(layout.initial(initial))
         self.theta = theta.to(stars.device).requires_grad_()
         self.best = self.theta.detach().clone()
@@ -109,7 +112,7 @@ class Run:
 
     def _draws(self, stream: str, kind: str, members: Sequence[int], *key: int) -> np.ndarray:
         """Return integers (members, n), each row from a generator of its own: bootstrap draws, batch order or flips."""
-        rngs = (np.random.default_rng([self.seeds[stream], member, *key]) for member in members)
+        rngs = (np.random.default_rng([self.seeds[stream], self.labels[member], *key]) for member in members)
         high = self.n if kind == "bootstrap" else len(self.flips)
         rows = [rng.permutation(self.n) if kind == "order" else rng.integers(high, size=self.n) for rng in rngs]
         return np.stack(rows).astype(np.int32)

@@ -7,6 +7,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from dfaccel import _check as check
 from dfaccel.coordinates import COORDINATES
@@ -24,8 +26,9 @@ class Design:
 
     A cell is one of the ``fractions`` of stars that belong to the ``stream`` and one of the numbers ``n_stars`` of
     training stars. In each cell we learn every one of ``n_data`` draws of the stars from every one of
-    ``n_initializations``, ``n_batches`` times with other orders of the batches. The flows of a cell share the stars
-    that are held out, the coordinates and the standardization (those of the held-out stars).
+    ``n_initializations``, ``n_batches`` times with other orders of the batches; or only the ``pairs`` (data,
+    initialization), such as those of `cyclic`. The flows of a cell share the stars that are held out, the coordinates
+    and the standardization (those of the held-out stars).
 
     ``system`` is a system, or an object of your own that is hashable and has a ``repr`` that says all about it;
     ``spec`` is the architecture; ``config`` the schedule, of which ``held_out`` is not used; ``coordinates`` the name
@@ -41,6 +44,7 @@ class Design:
     n_data: int = 8
     n_initializations: int = 8
     n_batches: int = 1
+    pairs: tuple[tuple[int, int], ...] | None = None
     spec: FlowSpec = field(default_factory=lambda: FlowSpec(6, 32, permutation="rotate"))
     config: TrainConfig = field(default_factory=lambda: TrainConfig(
         n_epochs=200, batch_size=1024, learning_rate=1e-3, matrix_rate=0.0, warmup=0.0, decay=False, patience=10))
@@ -75,6 +79,8 @@ class Design:
                 raise ValueError(f"{name} must differ from one another; got {value}")
         if len(set(self.columns)) < len(self.columns):
             raise ValueError(f"radii must differ in their first six digits; got {self.radii}")
+        if self.pairs is not None:
+            object.__setattr__(self, "pairs", _connected(self.pairs, self.n_data, self.n_initializations))
         if not self.fractions or not self.n_stars:
             raise ValueError("fractions and n_stars must name at least one cell")
         if self.coordinates not in COORDINATES:
@@ -91,7 +97,7 @@ class Design:
     @property
     def n_flows(self) -> int:
         """Number of flows of the study."""
-        return self.n_initializations * sum(1 for _ in self.groups())
+        return sum(len(self.partners(group[2])) for group in self.groups())
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -110,11 +116,50 @@ class Design:
         del values["config"]["checkpoint_seconds"], values["config"]["held_out"]
         return json.loads(json.dumps(values))
 
+    def partners(self, data: int) -> tuple[int, ...]:
+        """Return the initializations from which a draw of the stars is learned."""
+        everyone = range(self.n_initializations)
+        return tuple(everyone if self.pairs is None else (i for d, i in self.pairs if d == data))
+
     def groups(self) -> Iterator[tuple[float, int, int, int]]:
-        """Yield what is trained together, all initializations on the same stars: fraction, n_stars, data, batch."""
+        """Yield what is trained together, its initializations on the same stars: fraction, n_stars, data, batch."""
         for n, fraction, *rest in product(self.n_stars, self.fractions, range(self.n_data), range(self.n_batches)):
             yield fraction, n, *rest
 
     def rng(self, stream: int, *key: int) -> np.random.Generator:
         """Return the generator of one stream of randomness, independent of all others."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, *key)))
+
+
+def cyclic(n_levels: int, n_partners: int) -> tuple[tuple[int, int], ...]:
+    """Return pairs of ``n_levels`` draws with as many initializations: draw d with d, d + 1, ..., around the circle."""
+    n_levels, n_partners = check.count(n_levels, "n_levels"), check.count(n_partners, "n_partners")
+    if n_partners > n_levels:
+        raise ValueError(f"n_partners must be at most n_levels, {n_levels}; got {n_partners}")
+    return tuple((d, (d + step) % n_levels) for d in range(n_levels) for step in range(n_partners))
+
+
+def _connected(pairs: Any, n_data: int, n_initializations: int) -> tuple[tuple[int, int], ...]:
+    """Return pairs, sorted, or raise ValueError if they do not tie all draws and initializations together."""
+    array = np.asarray(pairs)
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
+        raise ValueError(f"pairs must be pairs of integers, (data, initialization); got {pairs!r:.60}")
+    outside = (array < 0) | (array >= (n_data, n_initializations))
+    if outside.any():
+        raise ValueError(f"pairs must lie below ({n_data}, {n_initializations}); got "
+                         f"{tuple(array[outside.any(1)][0].tolist())}")
+    found = tuple(sorted(map(tuple, array.tolist())))
+    if len(set(found)) < len(found):
+        raise ValueError(f"pairs must differ from one another; {len(found) - len(set(found))} are repeated")
+    levels = {"data": n_data, "initialization": n_initializations}
+    for column, (name, n) in enumerate(levels.items()):
+        if alone := sorted(set(range(n)) - set(array[:, column].tolist())):
+            raise ValueError(f"pairs must use every level; {name} {alone[0]} is in none of them")
+    n = n_data + n_initializations
+    edges = coo_array((np.ones(len(array)), (array[:, 0], n_data + array[:, 1])), shape=(n, n))
+    n_blocks, block = connected_components(edges, directed=False)
+    if n_blocks > 1:
+        first = np.flatnonzero(block[:n_data] == block[0]).tolist()
+        raise ValueError(f"pairs must connect all levels, or their variances are not identified; they fall into "
+                         f"{n_blocks} blocks, the first with data {first}")
+    return found

@@ -30,7 +30,7 @@ _DIRECTION = np.array([0.6, 0.8, 0.0])  # along which the radial acceleration is
 def run(design: Design, store: str | Path, executor: Executor | None = None) -> Table:
     """Train every flow of a study that is not yet in the table at ``store`` (ECSV), and return the finished table.
 
-    The table is written anew, whole, as soon as a group (all initializations on one draw) is finished. A study killed
+    The table is written anew, whole, as soon as a group (the initializations on one draw) is finished. A study killed
     at any moment loses only the groups under way and goes on when it is called again. The result is the same whatever
     the executor: none (here, one group after another), a `concurrent.futures.ProcessPoolExecutor`, or a Dask client's
     ``get_executor()``.
@@ -38,8 +38,8 @@ def run(design: Design, store: str | Path, executor: Executor | None = None) -> 
     store = Path(store)
     rows = _finished(store, design) if store.exists() else {}
     _write(store, design, rows)  # if nothing can be written, that shows before anything is trained
-    groups, members = list(design.groups()), range(design.n_initializations)
-    missing = [group for group in groups if any((*group, member) not in rows for member in members)]
+    groups = list(design.groups())
+    missing = [group for group in groups if any((*group, i) not in rows for i in design.partners(group[2]))]
     here = (train_group(design, *group) for group in missing)
     with tqdm(total=len(groups), initial=len(groups) - len(missing), unit="group", leave=False) as bar:
         for trained in here if executor is None else _elsewhere(executor, design, missing):
@@ -58,20 +58,25 @@ def read(store: str | Path) -> Table:
 
 
 def cells(table: Table, column: str) -> dict[tuple[float, int], np.ndarray]:
-    """Return a column, of a complete table, by (fraction, n_stars): arrays (n_data, n_initializations, n_batches)."""
+    """Return a column of a finished table by (fraction, n_stars): arrays (n_data, n_initializations, n_batches).
+
+    They hold NaN where the design has no pair.
+    """
+    pairs = table.meta.get("design", {}).get("pairs")
     arranged, factors = {}, ("data", "initialization", "batch")
     for key in sorted(set(zip(table["fraction"].tolist(), table["n_stars"].tolist(), strict=True))):
         here = table[(table["fraction"] == key[0]) & (table["n_stars"] == key[1])]
         values = np.full([table[name].max() + 1 for name in factors], np.nan)
-        if lacking := values.size - len(here):
-            raise ValueError(f"the cell {key} lacks {lacking} of {values.size} flows: finish the study first")
+        n_flows = values.size if pairs is None else len(pairs) * values.shape[2]
+        if lacking := n_flows - len(here):
+            raise ValueError(f"the cell {key} lacks {lacking} of {n_flows} flows: finish the study first")
         values[tuple(here[name].data for name in factors)] = here[column]
         arranged[key] = values
     return arranged
 
 
 def train_group(design: Design, fraction: float, n_stars: int, data: int, batch: int) -> list[tuple]:
-    """Train all initializations on one draw of the stars, on one thread; return their rows, values of the columns."""
+    """Train the initializations of one draw of the stars, on one thread; return their rows, values of the columns."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the result must not depend on where it is computed
     try:
@@ -89,13 +94,13 @@ def _train_group(design: Design, fraction: float, n_stars: int, data: int, batch
         "initialization": int(design.rng(INITIALIZATION, *key).integers(2**63)),
         "batches": int(design.rng(BATCHES, *key, data, batch).integers(2**63)),
     }
-    coordinates, k = stars.coordinates, design.n_initializations
+    coordinates, partners = stars.coordinates, design.partners(data)
     layout = design.spec.layout(coordinates.features)
-    run = Run(layout, design.config, stars.y, judges.y[:n], coordinates.flips, seeds, k)
+    run = Run(layout, design.config, stars.y, judges.y[:n], coordinates.flips, seeds, partners)
     train(run)
     loss = judges.offset(slice(n, None)) + _loss(run, judges.y[n:])
     model = FlowEnsemble(design.spec, coordinates, stars.mean, stars.std, run.best, stars.positions)
-    pulls = np.empty((k, 0))
+    pulls = np.empty((len(partners), 0))
     if design.radii:
         rng = design.rng(VELOCITIES, *key, data, batch)
         pulls = accelerations(model, np.outer(design.radii, _DIRECTION), rng=rng, warn=False).members @ _DIRECTION
@@ -104,7 +109,7 @@ def _train_group(design: Design, fraction: float, n_stars: int, data: int, batch
         epochs = [epoch["held_out"][member] for epoch in run.progress["history"]].index(best) + 1
         held_out, test = judges.offset(slice(n)) + best, loss[member].item()
         values = (epochs, held_out, test, test - entropy, *pulls[member].tolist())
-        rows.append((fraction, n_stars, data, batch, member, *values))
+        rows.append((fraction, n_stars, data, batch, partners[member], *values))
     return rows
 
 
@@ -199,8 +204,8 @@ def _finished(store: Path, design: Design) -> dict[tuple, tuple]:
             raise ValueError(f"{store} is of another study: {difference(name, there.get(name), here.get(name))}; name "
                              "another file or delete it")
     rows = list(zip(*(table[name].tolist() for name in table.colnames), strict=True))
-    groups, members = set(design.groups()), range(design.n_initializations)
-    found = {row[:5]: row for row in reversed(rows) if row[:4] in groups and row[4] in members}
+    groups = {group: design.partners(group[2]) for group in design.groups()}
+    found = {row[:5]: row for row in reversed(rows) if row[4] in groups.get(row[:4], ())}
     damaged += len(rows) - len(found)  # of other groups, or there twice
     if damaged:
         warnings.warn(f"{store} has damaged rows ({damaged}): these flows are trained again", stacklevel=3)

@@ -53,7 +53,7 @@ def run(stars, n_flows=2, seeds=(1, 2, 3), flips=1, **config):
     signs[1:, 3:] = -1
     seeds = dict(zip(("data", "initialization", "batches"), seeds, strict=True))
     return training.Run(SPEC.layout(6), da.TrainConfig(**{"batch_size": 100} | config), y[60:], y[:60], signs, seeds,
-                        n_flows)
+                        range(n_flows))
 
 
 def same(model, other):
@@ -359,7 +359,8 @@ def test_nothing_of_a_run_stays_behind_on_the_cpu(few_stars, ensemble):
     seeds = {"data": 1, "initialization": 2, "batches": 3}
     model = replace(ensemble("radial"), prior=ensemble("spherical"))
     for density in (None, model.to("meta").density):
-        state = training.Run(SPEC.layout(6), da.TrainConfig(batch_size=100), y[50:], y[:50], flips, seeds, 2, density)
+        config = da.TrainConfig(batch_size=100)
+        state = training.Run(SPEC.layout(6), config, y[50:], y[:50], flips, seeds, range(2), density)
         loss = state.density(state.layout.networks(state.theta), next(state.batches(0, 0))).mean(1)
         loss.sum().backward()
         assert state.theta.grad.device == loss.device == state.best.device == torch.device("meta")
