@@ -113,6 +113,8 @@ class Design:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {name: repr(values[name]) for name in ("system", "stream")}
         values |= {name: asdict(values[name]) for name in ("spec", "config")}
+        if self.pairs is not None:  # the initializations of each draw, a line a draw
+            values["pairs"] = [self.partners(d) for d in range(self.n_data)]
         del values["config"]["checkpoint_seconds"], values["config"]["held_out"]
         return json.loads(json.dumps(values))
 

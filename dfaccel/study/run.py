@@ -67,7 +67,7 @@ def cells(table: Table, column: str) -> dict[tuple[float, int], np.ndarray]:
     for key in sorted(set(zip(table["fraction"].tolist(), table["n_stars"].tolist(), strict=True))):
         here = table[(table["fraction"] == key[0]) & (table["n_stars"] == key[1])]
         values = np.full([table[name].max() + 1 for name in factors], np.nan)
-        n_flows = values.size if pairs is None else len(pairs) * values.shape[2]
+        n_flows = values.size if pairs is None else sum(map(len, pairs)) * values.shape[2]
         if lacking := n_flows - len(here):
             raise ValueError(f"the cell {key} lacks {lacking} of {n_flows} flows: finish the study first")
         values[tuple(here[name].data for name in factors)] = here[column]

@@ -10,7 +10,7 @@ from nflows.flows.base import Flow
 from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, Permutation
 
 import dfaccel as da
-from dfaccel.study.design import Design
+from dfaccel.study.design import Design, cyclic
 
 DESIGN = Design(da.Plummer(), fractions=(0.0, 0.1), n_stars=(1000,), n_data=2, config=da.TrainConfig(batch_size=250),
                 n_held_out=300, n_test=300, seed=3)
@@ -22,6 +22,14 @@ def test_groups_are_in_order_and_complete():
     assert groups[:4] == [(0.0, 10_000, 0, 0), (0.0, 10_000, 0, 1), (0.0, 10_000, 0, 2), (0.0, 10_000, 1, 0)]
     assert (groups[6], groups[30]) == ((1e-4, 10_000, 0, 0), (0.0, 20_000, 0, 0))
     assert len(groups) == len(set(groups)) == design.n_flows / 4 == 5 * 2 * 2 * 3
+
+
+def test_pairs_say_what_is_learned_from_what():
+    design = replace(DESIGN, n_data=5, n_initializations=5, pairs=cyclic(5, 2), n_batches=3)
+    assert [design.partners(d) for d in range(5)] == [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)]
+    assert design.n_flows == len(list(design.groups())) * 2 == 2 * 5 * 3 * 2
+    assert replace(design, pairs=[*reversed(cyclic(5, 2))]) == design
+    assert design.to_dict()["pairs"][4] == [0, 4]
 
 
 def test_equal_designs_are_equal_however_their_numbers_are_written():
@@ -77,7 +85,22 @@ def test_the_published_structure():
     ({"stream": da.Stream(speed=3.0)}, ValueError, "the stream is not bound"),
     ({"system": object()}, TypeError, "hashable and have a repr that says all about it, .*; got a object"),
     ({"system": []}, TypeError, "system must be hashable .*; got a list"),
+    ({"pairs": ((0, 0), (0, 1), (1, 1)), "n_initializations": 3}, ValueError, "initialization 2 is in none of them"),
+    ({"pairs": ((1, 0), (1, 1)), "n_initializations": 2}, ValueError, "data 0 is in none of them"),
+    ({"pairs": ((0, 0), (1, 1), (2, 0), (2, 2)), "n_data": 3, "n_initializations": 3}, ValueError,
+     r"they fall into 2 blocks, the first with data \[0, 2\]"),
+    ({"pairs": ((0, 8), (1, 1))}, ValueError, r"pairs must lie below \(2, 8\); got \(0, 8\)"),
+    ({"pairs": (*cyclic(2, 2), (0, 0)), "n_initializations": 2}, ValueError, "pairs must differ .*; 1 are repeated"),
+    *(({"pairs": pairs}, ValueError, "pairs must be pairs of integers") for pairs in ((0, 1), ((0.5, 1.0),), "ab")),
 ])
 def test_bad_designs(change, error, message):
     with pytest.raises(error, match=message):
         replace(DESIGN, **change)
+
+
+@pytest.mark.parametrize(("levels", "partners", "message"), [
+    (3, 4, "n_partners must be at most n_levels, 3; got 4"), (0, 1, "n_levels must be a positive integer; got 0")
+])
+def test_bad_circles(levels, partners, message):
+    with pytest.raises(ValueError, match=message):
+        cyclic(levels, partners)

@@ -147,6 +147,20 @@ def test_cells_are_arranged_by_their_factors(store):
     assert len(np.unique(values)) == 12
 
 
+def test_pairs_are_flows_of_the_complete_study(store, tmp_path, unbroken):
+    """A flow does not depend on those beside it, up to the rounding of sums in products of other sizes."""
+    store.write_bytes(unbroken)
+    pairs = ((0, 0), (0, 2), (1, 1), (1, 2))
+    sparse = study.run(replace(DESIGN, pairs=pairs), tmp_path / "sparse.ecsv")
+    for key, values in study.cells(sparse, "held_out").items():
+        complete = study.cells(study.read(store), "held_out")[key][..., 0]
+        assert {*zip(*np.nonzero(np.isfinite(values[..., 0])), strict=True)} == set(pairs)
+        assert values[..., 0][*zip(*pairs, strict=True)] == pytest.approx(complete[*zip(*pairs, strict=True)], rel=1e-6)
+    (tmp_path / "sparse.ecsv").write_bytes(rows((tmp_path / "sparse.ecsv").read_bytes(), 7))
+    with pytest.raises(ValueError, match=r"the cell \(0.1, 1000\) lacks 1 of 4 flows"):
+        study.cells(study.read(tmp_path / "sparse.ecsv"), "kl")
+
+
 @pytest.mark.parametrize("lacking", [1, 3])
 def test_cells_that_lack_flows_are_refused(store, unbroken, lacking):
     """Also where those missing are the last ones of a cell, which no gap betrays."""
@@ -270,6 +284,7 @@ def test_killed_at_any_moment(store, unbroken):
     ({"system": da.Plummer().truncated(30.0)}, "its system is 'Plummer.*', here it is '.*30.*'"),
     ({"stream": da.Stream(arc=0.5)}, "its stream is 'Stream.*', here it is 'Stream.*arc=0.5,.*'"),
     ({"radii": (1.0,)}, r"its radii is \[\], here it is \[1.0\]"),
+    ({"pairs": ((0, 0), (0, 2), (1, 1), (1, 2))}, r"its pairs is None, here it is \[\[0, 2\], \[1, 2\]\]"),
     ({"n_test": 301}, "its n_test is 300, here it is 301"),
     ({}, r"its columns is .*'KL'\], here it is .*'kl'\]"),
 ], ids=str)
