@@ -75,3 +75,10 @@ def test_a_notebook_that_was_not_executed_is_named(tmp_path, executed):
 def test_a_malformed_reference_is_refused(reference):
     with pytest.raises(ValueError, match="needs"):
         check.compare({"a": {"x": 1.0}}, {"a": {"x": reference}}, "quick")
+
+
+def test_what_is_only_printed_is_no_record():
+    outcomes = check.compare({"a": {"n": 1.0, "r_0": 2.0, "x": 3.0}}, {"a": {"printed": ["n", "r_*"]}}, "quick")
+    assert [outcome.name for outcome in outcomes] == ["x"]
+    with pytest.raises(ValueError, match=r"a: printed in expected.yml has 'm', which no record matches"):
+        check.compare({"a": {"n": 1.0}}, {"a": {"printed": ["m"]}}, "quick")
