@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+from astropy.table import Table
+
 from dfaccel._files import write_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,3 +56,39 @@ class Lines:
     def rows(self) -> list[dict[str, str]]:
         """Return what the table holds."""
         return list(csv.DictReader([self.start[1], *self.lines]))
+
+
+class Rows:
+    """A table under way (ECSV): what it is of, in its metadata, and rows known by the values of their ``keys``."""
+
+    def __init__(self, path: Path, keys: tuple[str, ...], meta: dict) -> None:
+        self.path, self.keys, self.meta = path, keys, meta
+        there = Table.read(path, format="ascii.ecsv") if path.exists() else None
+        if there is not None and dict(there.meta) != meta:
+            sys.exit(f"{path} is of another study: {dict(there.meta)}")
+        self.rows = [dict(zip(row.colnames, row.as_void().item(), strict=True)) for row in there or ()]
+
+    def __contains__(self, key: tuple) -> bool:
+        """Say whether there is a row of these keys."""
+        return any(tuple(row[name] for name in self.keys) == key for row in self.rows)
+
+    def add(self, *rows: dict, digits: int = 5) -> None:
+        """Add rows, numbers to that many significant digits, and write the table anew, sorted by the keys."""
+        self.rows += [{k: float(f"{v:.{digits}g}") if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+        self.rows.sort(key=lambda row: tuple(row[name] for name in self.keys))
+        text = io.StringIO()
+        Table(self.rows, meta=self.meta).write(text, format="ascii.ecsv", delimiter=",")
+        write_files({self.path: text.getvalue().encode()})
+
+    def means(self, over: str) -> Table:
+        """Return means over one of the keys, with their standard errors and the number of rows."""
+        names = [name for name in self.keys if name != over]
+        table = Table(self.rows)
+        found = []
+        for group in table.group_by(names).groups:
+            row = {name: group[name][0] for name in names} | {"n": len(group)}
+            for name in set(table.colnames) - set(self.keys):
+                row[name] = np.mean(group[name])
+                row[f"{name}_error"] = np.std(group[name], ddof=1) / len(group) ** 0.5 if len(group) > 1 else np.nan
+            found.append(row)
+        return Table(found)

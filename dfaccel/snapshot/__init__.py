@@ -7,7 +7,7 @@
 
 from dfaccel.snapshot.checks import inspect, inspect_fit, require_counts
 from dfaccel.snapshot.read import Snapshot, SnapshotError, read, read_table, take
-from dfaccel.snapshot.results import accelerations_table, claim, deliver, short_errors, versions
+from dfaccel.snapshot.results import accelerations_table, claim, deliver, disagreement, short_errors, versions
 
-__all__ = ["Snapshot", "SnapshotError", "accelerations_table", "claim", "deliver", "inspect", "inspect_fit", "read",
-           "read_table", "require_counts", "short_errors", "take", "versions"]
+__all__ = ["Snapshot", "SnapshotError", "accelerations_table", "claim", "deliver", "disagreement", "inspect",
+           "inspect_fit", "read", "read_table", "require_counts", "short_errors", "take", "versions"]

@@ -41,7 +41,7 @@ def refuse(when: bool, sentence: str) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Stars ``w`` (n, 6) in units of the frame, and where they came from: rows of the file, and rows left out."""
+    """Stars ``w`` (n, 6) in units of the frame, and where they came from: rows of the file; rows, columns left out."""
 
     w: np.ndarray
     frame: Frame
@@ -50,6 +50,7 @@ class Snapshot:
     n_repeated: int
     name: str
     sha256: str
+    unused: tuple[str, ...] = ()
 
     def points(self, table: Table, columns: Mapping | str | None = None, coordinates: str = "radial") -> np.ndarray:
         """Return the positions (m, 3), in the frame, of a table of points; columns without units are as the stars."""
@@ -169,7 +170,8 @@ def take(table: Table, columns: Mapping | str | None = None, units: Mapping | st
     length, velocity = float(np.median(r)), float(np.sqrt((speed**2).mean() / 3))
     frame = Frame(length * x.unit, velocity * v.unit, middle[:3] * x.unit, middle[3:] * v.unit)
     n_finite, w = int(finite.sum()), w / np.repeat([length, velocity], 3)
-    return Snapshot(w, frame, len(table), len(table) - n_finite, n_finite - len(rows), name, digest)
+    unused = tuple(column for column in table.colnames if column not in used.values())
+    return Snapshot(w, frame, len(table), len(table) - n_finite, n_finite - len(rows), name, digest, unused)
 
 
 def mapping(given: Mapping | str | None, name: str) -> dict[str, str]:

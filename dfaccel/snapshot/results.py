@@ -22,6 +22,7 @@ from dfaccel.snapshot.read import Snapshot, SnapshotError, refuse
 if TYPE_CHECKING:
     from astropy.table import QTable
 
+SIGMA_APART = 3  # errors between two methods from which on they disagree
 TABLE, RUN, PACKAGES = "accelerations.ecsv", "run.json", ("dfaccel", "torch", "numpy", "astropy")
 
 
@@ -49,20 +50,36 @@ def claim(folder: str | Path, identity: Mapping) -> Path:
     return folder
 
 
-def accelerations_table(snapshot: Snapshot, result: Accelerations, factor: float) -> QTable:
-    """Return places, accelerations and errors (``factor`` times the scatter over members) with units and a flag."""
+def disagreement(result: Accelerations, moments: Accelerations, factor: float) -> np.ndarray:
+    """Return the distance (m,) between two results in units of their errors, ``factor`` times the first's scatter."""
+    traces = [np.trace(one.covariance, axis1=1, axis2=2) for one in (result, moments)]
+    return np.linalg.norm(result.value - moments.value, axis=1) / np.sqrt(factor**2 * traces[0] + traces[1])
+
+
+def accelerations_table(
+    snapshot: Snapshot, result: Accelerations, factor: float, moments: Accelerations | None = None
+) -> QTable:
+    """Return places, accelerations, errors (``factor`` times the scatter over members) and flags; beside them moments'.
+
+    The flag says "differs" where moments and flows lie more than three of their errors apart.
+    """
     from astropy.table import QTable
 
     frame = snapshot.frame
     inner, outer = np.quantile(np.linalg.norm(snapshot.w[:, :3], axis=1), [0.01, 0.99])
     r = np.linalg.norm(result.points, axis=1)
     undetermined = (result.condition > 100) | ~np.isfinite(result.value).all(axis=1)
-    flag = np.select([undetermined, ~result.supported, (r < inner) | (r > outer)],
-                     ["undetermined", "few stars", "outside"], "ok")
+    apart = np.zeros(len(r), bool) if moments is None else ~(disagreement(result, moments, factor) <= SIGMA_APART)
+    flag = np.select([undetermined, ~result.supported, (r < inner) | (r > outer), apart],
+                     ["undetermined", "few stars", "outside", "differs"], "ok")
     error = factor * np.sqrt(np.diagonal(result.covariance, axis1=1, axis2=2))
     columns = [*frame.places(result.points).T, *frame.accelerations(result.value).T, *frame.accelerations(error).T,
                result.n_near, result.condition, result.residual, flag]
     names = [*"xyz", "ax", "ay", "az", *(f"a{c}_error" for c in "xyz"), "n_near", "condition", "residual", "flag"]
+    for end, values in {} if moments is None else {
+        "jeans": moments.value, "jeans_error": np.sqrt(np.diagonal(moments.covariance, axis1=1, axis2=2))
+    }.items():
+        columns[-4:-4], names[-4:-4] = frame.accelerations(values).T, [f"a{c}_{end}" for c in "xyz"]
     meta = {"stars": snapshot.name, "sha256": snapshot.sha256, "frame": frame.to_dict(),
             "scatter_times": float(factor), "dfaccel": version("dfaccel")}
     return QTable(columns, names=names, meta=meta)

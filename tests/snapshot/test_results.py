@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from astropy.table import QTable
 from IPython.core.interactiveshell import InteractiveShell
 
 import dfaccel as da
-from dfaccel.snapshot import SnapshotError, accelerations_table, claim, deliver, short_errors, take
+from dfaccel.snapshot import SnapshotError, accelerations_table, claim, deliver, disagreement, short_errors, take
 from dfaccel.snapshot.results import TABLE
 from dfaccel.systems.from_galpy import Unseen
 
@@ -58,6 +59,21 @@ def test_the_table_has_units_errors_and_flags_and_survives_its_file(tmp_path, en
     assert again["ax"].unit == table["ax"].unit
     np.testing.assert_array_equal(again["ax"], table["ax"])
     np.testing.assert_array_equal(da.load(tmp_path / "model").theta, model.theta)
+
+
+def test_moments_stand_beside_and_a_disagreement_is_flagged(ensemble):
+    model, taken = ensemble("spherical", n_flows=3), take(Unseen("king").table(2000, rng=3))
+    result = da.accelerations(model, taken.spread(5, rng=0), n_velocities=50, warn=False)
+    bar = np.sqrt(4 * np.trace(result.covariance, axis1=1, axis2=2))  # of twice the scatter; moments have none here
+    away = np.array([0.0, 2.9, 3.1, np.nan, 0.0])[:, None] * bar[:, None] * [0.6, 0.0, 0.8]
+    moments = replace(result, value=result.value + away, covariance=np.zeros((5, 3, 3)))
+    np.testing.assert_allclose(disagreement(result, moments, 2.0), [0, 2.9, 3.1, np.nan, 0], atol=1e-6)
+    table = accelerations_table(taken, result, 2.0, moments)
+    plain = accelerations_table(taken, result, 2.0)
+    assert (plain["flag"][2] == "differs", table["flag"][2] == "differs") == (False, plain["flag"][2] == "ok")
+    assert table["flag"][3] != "ok"
+    np.testing.assert_allclose(table["az_jeans"][1], moments.value[1, 2] * taken.frame.acceleration)
+    assert set(table.colnames) - set(plain.colnames) == {f"a{c}_jeans{e}" for c in "xyz" for e in ("", "_error")}
 
 
 @pytest.mark.parametrize(("code", "lines"), [
