@@ -98,11 +98,22 @@ def benchmark(name: str) -> dict:
     return {"command": command, "remarks": " ".join(remarks), "rows": [[c.replace("_", " ") for c in header], *rows]}
 
 
+def shipped() -> list[dict]:
+    """Return what training the ensembles in models/ took, calibration and the fit each started from included."""
+    rows = []
+    for path in sorted((ROOT / "models").glob("*/ensemble.json")):
+        model = json.loads(path.read_text(encoding="utf-8"))
+        made = [model["metadata"], (model.get("prior") or {}).get("metadata", {})]
+        seconds = sum(one.get(key, 0) for one in made for key in ("seconds", "calibration_seconds"))
+        rows.append({"name": path.parent.name, "flows": model["n_flows"], "seconds": seconds})
+    return rows
+
+
 def filled(template: str) -> str:
     """Return a page whose tables are written by the build."""
     chapters = [facts(stem, notebook) for stem, notebook in notebooks(executed()).items()]
     outcomes = functools.partial(check, executed(), ROOT / "notebooks" / "expected.yml", executed().name)
-    given = {"benchmark": benchmark, "duration": duration, "reference": reference}
+    given = {"benchmark": benchmark, "duration": duration, "reference": reference, "shipped": shipped()}
     return PAGES.from_string(template).render(given, chapters=chapters, outcomes=outcomes)
 
 

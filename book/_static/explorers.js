@@ -257,21 +257,17 @@
       };
     },
 
-    /** Chapter 12: stream fraction and training size against the shares of the variance. */
+    /** Chapter 12: a cell of the study against the shares of its variance. */
     shares(data, colour, parts) {
-      const systems = [...new Set(data.cells.map((cell) => cell.system))];
-      const system = node("select", {}, ...systems.map((name) => node("option", {}, name)));
-      const fractions = d3.sort(new Set(data.cells.map((cell) => cell.fraction)));
-      const sizes = d3.sort(new Set(data.cells.map((cell) => cell.n_stars)));
-      const fraction = slider("Stream fraction", fractions.length - 1, 0, (k) => short(fractions[k]));
-      const size = slider("Stars", sizes.length - 1, 0, (k) => whole(sizes[k]));
+      const name = (cell) => `${cell.system}, stream fraction ${short(cell.fraction)}, ${whole(cell.n_stars)} stars`;
+      const cell = node("select", {}, ...data.cells.map((one, k) => node("option", { value: k }, name(one))));
       const figure = node("div");
-      parts.controls.append(node("label", {}, "System: ", system), fraction.element, size.element);
+      parts.controls.append(node("label", {}, "Cell: ", cell));
       parts.figures.append(figure);
 
       return () => {
-        const here = data.cells.filter((cell) => cell.system === system.value);
-        const chosen = (cell) => cell.fraction === fractions[fraction.value] && cell.n_stars === sizes[size.value];
+        const chosen = data.cells[cell.value];
+        const here = data.cells.filter((one) => one.system === chosen.system);
         const bars = here.flatMap((cell) => data.terms.map((term, k) => ({ ...cell, term, share: 100 * cell.share[k] })));
         draw(figure, {
           ariaLabel: "Shares of the variance of the held-out loss, a bar for each stream fraction and number of stars",
@@ -285,18 +281,15 @@
           color: { domain: data.terms, range: colour, legend: false },
           marks: [
             Plot.barX(bars, { y: "fraction", fy: "n_stars", x: "share", fill: "term", order: data.terms }),
-            Plot.barX(here.filter(chosen), { y: "fraction", fy: "n_stars", x1: 0, x2: 100, fill: "none", stroke: "currentColor", strokeWidth: 3 }),
+            Plot.barX([chosen], { y: "fraction", fy: "n_stars", x1: 0, x2: 100, fill: "none", stroke: "currentColor", strokeWidth: 3 }),
           ],
         });
         figure.append(key(data.terms, colour));
-        const cell = here.find(chosen);
-        const what = `${system.value}, stream fraction ${short(fractions[fraction.value])}, ${whole(sizes[size.value])} stars`;
-        if (!cell) return `${what}: no flows were trained here.`;
         const each = data.terms.map((term, k) => {
-          const [low, high] = cell.interval[k];
-          return `${term} ${percent(cell.share[k])} (${percent(low)} to ${percent(high)})`;
+          const [low, high] = chosen.interval[k];
+          return `${term} ${percent(chosen.share[k])} (${percent(low)} to ${percent(high)})`;
         });
-        return `${what}: ${each.join(", ")}.`;
+        return `${name(chosen)}: ${each.join(", ")}.`;
       };
     },
   };
