@@ -14,6 +14,7 @@ from dfaccel import _check as check
 from dfaccel._files import checksum
 from dfaccel.coordinates import CoordinateMap, coordinate_map
 from dfaccel.flows.ensemble import FlowEnsemble
+from dfaccel.flows.equilibrium import Equilibrium
 from dfaccel.flows.maf import FlowSpec
 from dfaccel.flows.training import Run, TrainConfig, train
 
@@ -45,10 +46,11 @@ class Prepared:
         raw, log_jacobian = self.coordinates.forward(torch.from_numpy(w))
         return replace(self, raw=raw, log_jacobian=log_jacobian)
 
-    def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Split ``y`` at random into the stars to train on and the share ``held_out``."""
+    def split(self, held_out: float, seed: int, rates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Split ``y`` at random into the stars to train on, with their ``rates`` beside, and the share ``held_out``."""
         order, n = np.random.default_rng(seed).permutation(len(self.y)), max(1, round(held_out * len(self.y)))
-        return self.y[order[n:]], self.y[order[:n]]
+        table = self.y if rates is None else torch.cat([self.y, rates], dim=1)
+        return table[order[n:]], self.y[order[:n]]
 
     def offset(self, part: slice = slice(None)) -> float:
         """Return what to add to the mean loss of some of the stars for their cross-entropy in the user's units."""
@@ -67,7 +69,8 @@ def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_
 def fit(
     stars: np.ndarray, *, n_flows: int = 1, spec: FlowSpec | None = None, config: TrainConfig | None = None,
     coordinates: str | CoordinateMap = "radial", time_reversal: bool = False, prior: FlowEnsemble | None = None,
-    rng: np.random.Generator | int, checkpoint: str | Path | None = None, device: str = "auto",
+    equilibrium: float = 0.0, rng: np.random.Generator | int, checkpoint: str | Path | None = None,
+    device: str = "auto",
 ) -> FlowEnsemble:
     """Learn the distribution function of stars with an ensemble of flows, all trained at once.
 
@@ -84,6 +87,9 @@ def fit(
         Coordinates to learn in: the first two impose their symmetry exactly. And whether to impose f(x, v) = f(x, -v).
     prior : FlowEnsemble, optional
         Ensemble of as many members to start from, for example with a symmetry that is likely but must not be imposed.
+    equilibrium : float
+        Weight in the loss of the mean squared misfit of the Boltzmann equation, at all stars in one field of force,
+        which is found with f (0.1 is a good one; 0 leaves it out). It needs coordinates that impose a symmetry.
     rng : Generator or int
         Random generator or its seed. It gives independent streams for data, initialization and batch order.
     checkpoint : str or Path, optional
@@ -94,13 +100,15 @@ def fit(
     Returns
     -------
     FlowEnsemble
-        The members, each in the state that gave the held-out stars the highest likelihood.
+        The members, each in the state that gave the held-out stars the highest likelihood; with ``equilibrium``, which
+        itself keeps them from learning the noise, in their last state.
 
     Raises
     ------
     TypeError, ValueError, FloatingPointError
         If stars have a wrong shape, are too few or not finite, do not vary, or lie where the coordinates are singular;
-        if an option is unknown or does not fit the prior; if the checkpoint is of another training; if the loss is NaN.
+        if an option is unknown or does not fit the prior or the coordinates; if the checkpoint is of another training;
+        if the loss is NaN.
 
     Examples
     --------
@@ -127,17 +135,21 @@ def fit(
     nothing = torch.zeros(n_flows, 0)
     model = FlowEnsemble(spec, coordinates, ready.mean, ready.std, nothing, ready.positions[some], prior=prior)
     density = None if prior is None else model.to(device).density
-    parts = [part.to(device) for part in (*ready.split(config.held_out, seeds["data"]), coordinates.flips)]
-    run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density)
+    equation, rates, flips = None, None, coordinates.flips
+    if equilibrium:
+        equation = Equilibrium(equilibrium, coordinates, ready.mean, ready.std, torch.from_numpy(w))
+        rates, flips = equation.rates, torch.cat([flips, equation.flips], dim=1)
+    parts = [part.to(device) for part in (*ready.split(config.held_out, seeds["data"], rates), flips)]
+    run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density, equation)
     identity = {
-        "kind": "training", "spec": asdict(spec), "coordinates": coordinates.to_dict(), "config": asdict(config),
-        "n_flows": n_flows, "seeds": seeds, "stars": checksum(w),
-        **({} if prior is None else {"prior": checksum(prior.theta)}),
+        "kind": f"training with equilibrium {equilibrium}" if equilibrium else "training", "spec": asdict(spec),
+        "coordinates": coordinates.to_dict(), "config": asdict(config), "n_flows": n_flows, "seeds": seeds,
+        "stars": checksum(w), **({} if prior is None else {"prior": checksum(prior.theta)}),
     }
     train(run, None if checkpoint is None else Path(checkpoint).expanduser() / "checkpoint.safetensors", identity)
     metadata = {
         "n_stars": len(w), "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
-        "held_out_loss": run.progress["best"], "history": run.progress["history"],
+        "equilibrium": equilibrium, "held_out_loss": run.progress["best"], "history": run.progress["history"],
         "seconds": round(run.progress["seconds"], 1), "device": device, "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }

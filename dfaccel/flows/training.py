@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from dfaccel import _check as check
 from dfaccel._files import difference, read_tensors, write_tensors
+from dfaccel.flows.equilibrium import Equilibrium
 from dfaccel.flows.maf import Layout
 from dfaccel.flows.muon import Optimizer
 
@@ -89,9 +90,12 @@ class Run:
     def __init__(
         self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict,
         labels: Sequence[int], density: Callable[[list, Tensor], Tensor] | None = None,
+        equilibrium: Equilibrium | None = None,
     ) -> None:
         # stars and held_out (n, features) are standardized; with a density of their own, flows start as the identity;
-        # the labels number the members, each of which has streams of randomness of its own
+        # the labels number the members, each of which has streams of randomness of its own;
+        # with an equilibrium the stars have its rates as further columns, and the flips their signs
+        self.equilibrium = equilibrium
         self.layout, self.config, self.flips, self.seeds, self.labels = layout, config, flips, seeds, tuple(labels)
         self.density, self.whole = density or layout.log_prob, density is not None
         self.held, self.y = held_out.T.contiguous(), stars.T.contiguous()
@@ -107,6 +111,8 @@ class Run:
         self.theta = theta.to(stars.device).requires_grad_()
         self.best = self.theta.detach().clone()
         self.optimizer = Optimizer(layout, self.theta, config.learning_rate, config.matrix_rate)
+        j = 0 if equilibrium is None else len(equilibrium.centres)
+        self.normal = torch.zeros(k, j, j + 1, device=stars.device)
         self.progress = {"epoch": 0, "step": 0, "seconds": 0.0, "running": [0.0] * k, "best": [math.inf] * k,
                          "since": [0] * k, "history": []}
 
@@ -134,8 +140,15 @@ class Run:
         total = self.n_steps * self.config.n_epochs
         done = self.progress["epoch"] * self.n_steps + self.progress["step"]
         self.theta.grad = None
-        loss = -self.density(self._networks(), batch).mean(1)
-        loss.sum().backward()
+        y = batch[:, : self.layout.features].requires_grad_(self.equilibrium is not None)
+        log_p = self.density(self._networks(), y)
+        loss = objective = -log_p.mean(1)
+        if self.equilibrium is not None:
+            (score,) = torch.autograd.grad(log_p.sum(), y, create_graph=True)
+            members, rates = self.members, batch[:, self.layout.features :]
+            misfit, self.normal[members] = self.equilibrium.misfit(score, y, rates, self.normal[members])
+            objective = loss + self.equilibrium.weight * misfit
+        objective.sum().backward()
         norm = self.theta.grad.norm(dim=1, keepdim=True)
         if not torch.isfinite(norm).all():
             raise FloatingPointError
@@ -157,7 +170,7 @@ class Run:
             losses["held_out"][member] = value
             if not self.finished(member):
                 progress["since"][member] += 1
-                if value < progress["best"][member]:
+                if value < progress["best"][member] or self.equilibrium is not None:
                     progress["best"][member], progress["since"][member] = value, 0
                     self.best[member] = self.theta.detach()[member]
         progress["history"].append(losses)
@@ -177,13 +190,15 @@ class Run:
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint."""
-        return {"theta": self.theta, "best": self.best, **self.optimizer.state()}
+        normal = {} if self.equilibrium is None else {"normal": self.normal}
+        return {"theta": self.theta, "best": self.best, **normal, **self.optimizer.state()}
 
     def restore(self, tensors: dict[str, Tensor], progress: dict) -> None:
         """Continue from a checkpoint."""
         with torch.no_grad():
             self.theta.copy_(tensors["theta"])
             self.best.copy_(tensors["best"])
+            self.normal.copy_(tensors.get("normal", self.normal))
         self.optimizer.restore(tensors)
         self.progress = progress
 

@@ -225,6 +225,8 @@ ROWS, EVERY = np.arange(1200)[:, None], "n_flows must be a positive integer; got
         (None, {"n_flows": 1.5}, f"{EVERY} 1.5"),
         (None, {"coordinates": "cubic"}, "of spherical, axisymmetric, radial, linear, or a CoordinateMap; got 'cubic'"),
         (None, {"config": da.TrainConfig(batch_size=1141)}, "must be at most the 1140 training stars; got 1141"),
+        (None, {"equilibrium": -0.1}, "equilibrium must be a positive finite number; got -0.1"),
+        (None, {"equilibrium": 0.1}, "equilibrium needs coordinates that impose a symmetry; got 'radial'"),
         (None, {"prior": 2, "n_flows": 3}, "as many members as .*, and coordinates without symmetry; it has 2 for 3"),
         (None, {"prior": 2, "coordinates": "spherical"}, "coordinates is 'spherical'"),
         (None, {"prior": 2, "spec": da.FlowSpec(3, 8)}, "n_transforms must bring the features back to their order"),

@@ -25,6 +25,7 @@ VARIANTS = {
     "bootstrap": BOOTSTRAP,
     "flips": {"coordinates": "axisymmetric", "time_reversal": True},
     "sphere-bootstrap": {"coordinates": "spherical", **BOOTSTRAP},
+    "equilibrium": {"coordinates": "axisymmetric", "time_reversal": True, "equilibrium": 0.1},
 }
 
 
@@ -319,7 +320,8 @@ def test_a_loss_that_is_not_finite_names_its_epoch_and_the_last_checkpoint(fit, 
     ("change", "name"),
     [({"spec": da.FlowSpec(2, 7, n_blocks=1)}, "spec"), ({"rng": 9}, "seeds"), ({"n_flows": 3}, "n_flows"),
      ({"coordinates": "spherical"}, "coordinates"), ({"time_reversal": True}, "coordinates"),
-     ({"config": da.TrainConfig(n_epochs=4, batch_size=100)}, "config"), ({"stars": 1 + 1e-15}, "stars")],
+     ({"config": da.TrainConfig(n_epochs=4, batch_size=100)}, "config"), ({"stars": 1 + 1e-15}, "stars"),
+     ({"coordinates": "spherical", "equilibrium": 0.1}, "kind")],
     ids=str,
 )
 def test_checkpoint_of_another_training_or_a_damaged_one_is_refused(fit, file, few_stars, change, name):

@@ -1,0 +1,80 @@
+r"""Equilibrium as a term of the loss: flows that obey the Boltzmann equation in some field of force.
+
+A flow with density p(y) has the distribution function :math:`\ln f = \ln p(y) + \ln J`. At each star the equation
+:math:`v\cdot\nabla_x \ln f + a\cdot\nabla_v \ln f = 0` reads, with :math:`a = -\nabla\phi` and summed over p and y,
+
+.. math:: \nabla_y \ln p \cdot u + c - (\nabla_y \ln p \cdot N + n) \cdot \partial\phi / \partial y_x = 0
+
+Here :math:`u, c` are the rates of :math:`y, \ln J` along a straight line, :math:`N, n` their changes with a push along
+the gradient of each position coordinate :math:`y_x`. They depend on the stars alone. The potential is a sum of
+Gaussians in :math:`y_x`, whose amplitudes solve the equations of many stars at all places by least squares.
+"""
+
+import torch
+from torch import Tensor
+
+from dfaccel import _check as check
+from dfaccel.coordinates import CoordinateMap
+
+_SPACING = 0.5  # of the Gaussians, and their width, in standard deviations of the position coordinates
+_REACH = 2.5  # the same: stars farther out, where a sum of Gaussians is no potential, do not count
+_MEMORY = 0.9  # share of the normal equations of earlier steps that is kept
+_RIDGE = 1e-6  # relative to the mean diagonal of the normal equations
+
+
+class Equilibrium:
+    """The Boltzmann equation of stars ``w`` (n, 6) in coordinates whose standardization is ``mean`` and ``std``.
+
+    ``rates`` (n, rows), float32, holds u, c, N and n of each star, in the time in which stars at its place move by
+    about a standard deviation; ``flips`` (elements, rows) are the signs of the rows under the coordinates' symmetries;
+    ``weight`` is that of the misfit in the loss.
+    """
+
+    def __init__(self, weight: float, coordinates: CoordinateMap, mean: Tensor, std: Tensor, w: Tensor) -> None:
+        self.weight, p = check.positive(weight, "equilibrium"), coordinates.n_positions
+        if p > 2:
+            raise ValueError(f"equilibrium needs coordinates that impose a symmetry; got {coordinates.name!r}")
+        w = w.clone().requires_grad_()
+        y, log_jacobian = coordinates.forward(w)
+        y = (y - mean) / std
+        columns = (*y.T, log_jacobian)
+        gradient = torch.stack([torch.autograd.grad(c.sum(), w, retain_graph=True)[0] for c in columns], 1)
+        straight = (gradient[..., :3] @ w[:, 3:, None])[..., 0].detach()
+        pushed = gradient[..., 3:] @ gradient[:, :p, :3].mT
+        q = y[:, :p].detach()
+        smooth = torch.cat([torch.ones_like(q[:, :1]), q, q**2], 1)
+        frequency = smooth @ torch.linalg.lstsq(smooth, straight[:, :-1].norm(dim=1, keepdim=True).log()).solution
+        inside = (q.abs() <= _REACH).all(1, keepdim=True)
+        self.rates = torch.where(inside, torch.cat([straight, pushed.flatten(1)], 1) / frequency.exp(), 0.0).float()
+        signs = torch.nn.functional.pad(coordinates.flips, (0, 1), value=1.0)
+        self.flips = torch.cat([signs, (signs[:, :, None] * signs[:, None, :p]).flatten(1)], 1)
+        line = torch.arange(-_REACH - 1, _REACH + 1.1, _SPACING)
+        self.centres = torch.cartesian_prod(*[line] * p).reshape(-1, p)
+
+    def slopes(self, where: Tensor) -> Tensor:
+        """Return the gradient (..., p, J) of each Gaussian at standardized position coordinates (..., p)."""
+        away = (where[..., None, :] - self.centres.to(where)) / _SPACING
+        return -(away * torch.exp(-0.5 * away.square().sum(-1, keepdim=True))).mT
+
+    def terms(self, score: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the equation without force (K, n), and what each slope of the potential takes from it (K, p, n)."""
+        score = torch.nn.functional.pad(score, (0, 0, 0, 1), value=1.0)  # that of ln J
+        straight, pushed = rates.split([d := score.shape[1], rates.shape[1] - d], 1)
+        return (score * straight).sum(1), (score[:, :, None] * pushed.unflatten(1, (d, -1))).sum(1)
+
+    def misfit(self, score: Tensor, y: Tensor, rates: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean squared misfit (K,) of stars and the normal equations (K, J, J + 1) with theirs added.
+
+        ``score`` and ``y`` are (K, features, n), ``rates`` (K, rows, n).
+        """
+        streaming, push = self.terms(score, rates)
+        with torch.no_grad():
+            slopes = self.slopes(y[:, : push.shape[1]].mT)
+            matrix = (push.mT[..., None] * slopes).sum(2)
+            new = matrix.mT @ torch.cat([matrix, streaming[..., None]], 2) / y.shape[2]
+            normal = torch.where((normal == 0).all(), new, _MEMORY * normal + (1 - _MEMORY) * new)
+            square, right = normal.double().split([len(self.centres), 1], 2)
+            diagonal = square.diagonal(dim1=1, dim2=2)
+            diagonal += _RIDGE * diagonal.mean(1, keepdim=True)
+            force = (slopes @ torch.linalg.solve(square, right).float()[:, None]).squeeze(-1).mT
+        return (streaming - (push * force).sum(1)).square().mean(1), normal
