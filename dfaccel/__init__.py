@@ -11,6 +11,7 @@ from dfaccel.flows.store import load, save
 from dfaccel.flows.training import TrainConfig
 from dfaccel.gravity.accelerations import Accelerations, accelerations
 from dfaccel.gravity.calibration import calibrate
+from dfaccel.gravity.jeans import jeans
 from dfaccel.gravity.mass import enclosed_mass, mass_density
 from dfaccel.gravity.scorecard import ScoreCard, score_card
 from dfaccel.stars.mcmc import ShortChainError, sample_mcmc
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Accelerations", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist", "MiyamotoNagai",
     "Plummer", "ScoreCard", "ShortChainError", "Stream", "TrainConfig", "Units", "accelerations", "add_noise",
-    "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "kl_divergence", "knn_divergence",
-    "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot", "spherical",
+    "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "jeans", "kl_divergence",
+    "knn_divergence", "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot",
+    "spherical",
 ]

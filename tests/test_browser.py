@@ -169,6 +169,8 @@ def test_the_page_is_clean_light_and_accessible(visit, axe, page_name):
         ".map(i => getComputedStyle(i).backgroundColor).filter(c => c !== 'rgba(0, 0, 0, 0)')"
     )
     assert view.evaluate(tiles) == []
+    filters = "() => [...document.querySelectorAll('.tag_colour-map img')].map(i => getComputedStyle(i).filter)"
+    assert set(view.evaluate(filters)) <= {"none"}  # colours that are numbers stay as they are
     photograph(view, page_name, "dark")
 
     view.emulate_media(media="print", color_scheme="light")

@@ -7,6 +7,7 @@ velocity gives one linear equation for the three components of a, so many veloci
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,10 +73,26 @@ class Accelerations:
         """Return the same for each member alone, (n_flows, m)."""
         return np.linalg.norm(self.members - truth, axis=2) / np.linalg.norm(truth, axis=1)
 
+    def misfit(self, df: DistributionFunction, velocities: np.ndarray) -> np.ndarray:
+        r"""Return how far the acceleration is from suiting each of ``velocities`` (m, V, 3), as a share of it, (m, V).
+
+        .. math:: \frac{v\cdot\nabla_x \ln f + a\cdot\nabla_v \ln f}{|a|\, |\nabla_v \ln f|}
+
+        The equation at one velocity holds for a plane of accelerations; this is the distance from that plane. A map of
+        it shows, without a truth, which velocities disagree with the others (``leave_out`` of `accelerations`). It is
+        NaN where f vanishes or has no gradient.
+        """
+        chunks = velocity_chunks(df, self.points, 3, velocities, 0, _CHUNK)
+        score, a = np.concatenate([_with_mixture(df, v, w)[1][0] for v, w in chunks]), self.value[:, None]
+        left = (np.asarray(velocities) * score[..., :3]).sum(-1) + (a * score[..., 3:]).sum(-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return left / np.linalg.norm(a, axis=-1) / np.linalg.norm(score[..., 3:], axis=-1)
+
 
 def accelerations(
     df: DistributionFunction, points: np.ndarray, *, n_velocities: int = 1000, velocities: np.ndarray | None = None,
-    huber: float | None = 1.345, rng: np.random.Generator | int = 0, warn: bool = True,
+    leave_out: Callable[[np.ndarray], np.ndarray] | None = None, huber: float | None = 1.345,
+    rng: np.random.Generator | int = 0, warn: bool = True,
 ) -> Accelerations:
     r"""Recover the acceleration at points from a distribution function in equilibrium.
 
@@ -92,6 +109,9 @@ def accelerations(
         Velocities per point.
     velocities : ndarray, shape (m, V, 3), optional
         Velocities to use instead of draws from f.
+    leave_out : callable, optional
+        Region of phase space whose equations are not used, for all members alike: takes points (n, 6) and returns
+        whether each lies in it, (n,) bool. The others must still span all directions (``condition``).
     huber : float or None
         Robust standard deviations beyond which an equation's weight falls (Huber 1964; 1.345 keeps 95 % of the
         efficiency on Gaussian errors); None for plain least squares.
@@ -110,7 +130,8 @@ def accelerations(
     TypeError
         If ``df`` is not a distribution function or a number has the wrong type.
     ValueError
-        If an array has a wrong shape or holds a non-finite value, or a number is out of range.
+        If an array has a wrong shape or holds a non-finite value, ``leave_out`` does not return a bool for each
+        point, or a number is out of range.
 
     Warns
     -----
@@ -130,13 +151,9 @@ def accelerations(
         check.positive(huber, "huber")
     parts = []
     for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
-        log_f, score = df.members_score(w)
-        total = np.logaddexp.reduce(log_f, axis=0)
-        share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
-        mixture = np.einsum("kn,kni->ni", share, score)
-        shape = (-1, *v.shape[:2])
-        log_f = np.concatenate([total[None], log_f]).reshape(shape)
-        score = np.concatenate([mixture[None], score]).reshape(*shape, 6)
+        log_f, score = _with_mixture(df, v, w)
+        if leave_out is not None:
+            log_f[:, _left_out(leave_out, w).reshape(v.shape[:2])] = -np.inf
         parts.append(_solve(v, log_f, score, huber))
     value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
     members, condition, n_near = value[1:], condition[0], df.stars_near(points)
@@ -147,6 +164,27 @@ def accelerations(
         warn_of(n_near < FEW, TOO_FEW)
         warn_of(condition > _CONDITION_LIMIT, "have a poorly conditioned solution (see .condition)")
     return Accelerations(points, value[0], members, covariance, condition, residual[0], n_near)
+
+
+def _with_mixture(df: DistributionFunction, v: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ln f (1 + K, m, V) and its gradient (1 + K, m, V, 6) of the mixture, then of each member."""
+    log_f, score = df.members_score(w)
+    total = np.logaddexp.reduce(log_f, axis=0)
+    share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
+    mixture = np.einsum("kn,kni->ni", share, score)
+    shape = (-1, *v.shape[:2])
+    log_f = np.concatenate([total[None], log_f]).reshape(shape)
+    return log_f, np.concatenate([mixture[None], score]).reshape(*shape, 6)
+
+
+def _left_out(leave_out: Callable[[np.ndarray], np.ndarray], w: np.ndarray) -> np.ndarray:
+    """Return which of the points (n, 6) lie in the region to leave out, or raise if that is not a bool for each."""
+    if not callable(leave_out):
+        raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
+    out = np.asarray(leave_out(w))
+    if out.shape != w.shape[:1] or out.dtype != bool:
+        raise ValueError(f"leave_out must return bool, shape {w.shape[:1]}; got {out.dtype}, shape {out.shape}")
+    return out
 
 
 def _solve(

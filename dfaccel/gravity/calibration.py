@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import torch
+from scipy import stats
 from tqdm.auto import tqdm
 
 from dfaccel import _check as check
 from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.fit import fit
 from dfaccel.gravity.accelerations import Accelerations, accelerations
+
+_NEAR, _WIDE = 0.4, 0.8  # widths in ln r over which bias and variance are averaged
+_PLACES = 3  # independent places within the wider one
 
 
 def standardized_errors(
@@ -32,28 +38,112 @@ def standardized_errors(
         raise ValueError(f"result must have two members or more to have a scatter; got {len(result.members)}")
     if directions is None:
         directions = np.broadcast_to(np.eye(3), (len(truth), 3, 3))
+    error, scatter = error_and_scatter(result, truth, directions)
+    return error / scatter
+
+
+def error_and_scatter(
+    result: Accelerations, truth: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return recovered - true acceleration and scatter over members, each (m, d), along ``directions`` (m, d, 3)."""
     error = np.einsum("mdi,mi->md", directions, result.value - truth)
-    return error / np.sqrt(np.einsum("mdi,mij,mdj->md", directions, result.covariance, directions))
+    return error, np.sqrt(np.einsum("mdi,mij,mdj->md", directions, result.covariance, directions))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Errors of the repetitions in units of their own scatter, ``standardized`` (n_repeats, m, d)."""
+    """Errors of the repetitions and scatter over members; made by `calibrate`, kept by `fit_calibrated`.
 
-    standardized: np.ndarray
+    Parameters
+    ----------
+    points : ndarray, shape (m, 3)
+        Positions at which the accelerations were compared, length.
+    error : ndarray, shape (n_repeats, m, d)
+        Recovered minus true acceleration of each repetition along d unit vectors: outwards under spherical symmetry,
+        else x, y and z; velocity^2 / length.
+    scatter : ndarray, shape (1 + n_repeats, m, d)
+        Scatter over members along the same vectors, of the model itself and then of each repetition.
+    """
+
+    points: np.ndarray
+    error: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def of(cls, model: FlowEnsemble) -> Self:
+        """Return the calibration that `fit_calibrated` left in the metadata of an ensemble."""
+        return cls(**{name: np.array(value) for name, value in model.metadata["calibration"].items()})
+
+    @property
+    def standardized(self) -> np.ndarray:
+        """Errors in units of the scatter of their own repetition, (n_repeats, m, d)."""
+        return self.error / self.scatter[1:]
 
     def factor(self, level: float) -> float:
-        """Return the multiple of the scatter that holds the truth with probability ``level``, between 0 and 1."""
+        """Return the multiple of the scatter that held the truth of the repetitions with probability ``level``."""
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1; got {level!r}")
         return float(np.quantile(np.abs(self.standardized), level))
+
+    def interval(self, radius: np.ndarray, level: float = 0.68) -> tuple[np.ndarray, np.ndarray]:
+        """Return bias and half width, each (n,), of intervals of the outward acceleration at radii (n,).
+
+        The intervals are centred on the acceleration minus the bias. Errors count in units of the scatter that the
+        ensembles have in common at their place; mean and variance of these ratios over repetitions are averaged over
+        neighbouring radii. The variance includes that of the mean.
+        """
+        if self.error.shape[2] > 1:
+            raise ValueError("an interval along the radius needs a model with spherical symmetry; use factor")
+        here, there = np.log(radius), np.log(np.linalg.norm(self.points, axis=1))
+        near, wide = (np.exp(-0.5 * ((here[:, None] - there) / width) ** 2) for width in (_NEAR, _WIDE))
+        near, wide = (kernel / kernel.sum(axis=1, keepdims=True) for kernel in (near, wide))
+        common, order = np.sqrt((self.scatter[..., 0] ** 2).mean(axis=0)), there.argsort()
+        ratio, n = self.error[..., 0] / common, len(self.error)
+        unit = np.exp(np.interp(here, there[order], np.log(common[order])))
+        sigma = unit * np.sqrt(wide @ ratio.var(axis=0, ddof=1) * (1 + 1 / n))
+        return unit * (near @ ratio.mean(axis=0)), sigma * student(level, _PLACES * (n - 1))
+
+    def apply(self, result: Accelerations, level: float = 0.68) -> Accelerations:
+        """Return accelerations with calibrated errors: intervals of probability ``level`` are roots of the covariance.
+
+        Under spherical symmetry the bias is subtracted and the covariance is that of `interval`. Otherwise the
+        covariance over members is multiplied by the square of `factor`.
+        """
+        if self.error.shape[2] > 1:
+            return replace(result, covariance=result.covariance * self.factor(level) ** 2)
+        radius = np.linalg.norm(result.points, axis=1)
+        outward = result.points / radius[:, None]
+        bias, half = self.interval(radius, level)
+        shift, line = bias[:, None] * outward, half[:, None] * outward
+        covariance = line[:, :, None] * line[:, None]
+        return replace(result, value=result.value - shift, members=result.members - shift, covariance=covariance)
+
+
+def student(level: float, n_degrees: int) -> float:
+    """Return the multiple of a standard deviation, known to so many degrees of freedom, of a central interval."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    return float(stats.t.ppf(0.5 + level / 2, n_degrees))
+
+
+def coverage(inside: np.ndarray) -> tuple[float, float, float]:
+    """Return the share of places that lie inside, its standard error, and the independent trials of one data set.
+
+    Of places of one data set, ``inside`` (n_sets, m), neighbours err together; only data sets are independent. If all
+    places were, the share p of one data set would have the variance p (1 - p) / m. The number of trials is what must
+    stand for m to give the variance that the shares have.
+    """
+    share = np.mean(inside, axis=1)
+    p, variance = share.mean(), share.var(ddof=1)
+    trials = p * (1 - p) / variance if variance > 0 else np.inf
+    return float(p), float(np.sqrt(variance / len(share))), float(trials)
 
 
 def calibrate(
     model: FlowEnsemble, refit: Callable[[np.ndarray, np.random.Generator], FlowEnsemble], points: np.ndarray, *,
     n_stars: int, n_repeats: int = 4, n_velocities: int = 1000, rng: np.random.Generator | int,
 ) -> Calibration:
-    """Find the factor by which the scatter over members understates, or overstates, the error of accelerations.
+    """Measure bias and error of accelerations by learning again from stars that the model has drawn.
 
     Parameters
     ----------
@@ -66,8 +156,8 @@ def calibrate(
     n_stars : int
         Number of stars that ``model`` was learned from.
     n_repeats : int
-        Times to draw stars and learn again. The points of one repetition are correlated, so the number of independent
-        trials is closer to this than to the number of points.
+        Times to draw stars and learn again, at least 2. The points of one repetition are correlated, so the number of
+        independent trials is closer to this than to the number of points.
     n_velocities : int
         Velocities per point.
     rng : Generator or int
@@ -76,14 +166,15 @@ def calibrate(
     Returns
     -------
     Calibration
-        ``factor(level)`` is the multiple of the scatter for a confidence level.
+        ``apply(result, level)`` calibrates accelerations of the model; ``interval(radius, level)`` has bias and half
+        width along the radius, ``factor(level)`` the multiple of the scatter over members.
 
     Raises
     ------
     TypeError
         If ``refit`` is not callable or a count is not an integer.
     ValueError
-        If a count is not positive, ``points`` has the wrong shape, or ``refit`` returns a single flow.
+        If a count is not positive, ``n_repeats`` is 1, ``points`` has the wrong shape, or ``refit`` returns one flow.
 
     Examples
     --------
@@ -93,30 +184,48 @@ def calibrate(
     ...                   coordinates="spherical", rng=rng)
     >>> model = refit(da.Plummer().sample(2000, rng=0), 1)
     >>> calibration = calibrate(model, refit, np.eye(3), n_stars=2000, n_repeats=2, n_velocities=50, rng=2)
-    >>> calibration.factor(0.95) > calibration.factor(0.68) > 0
-    True
+    >>> calibrated = calibration.apply(da.accelerations(model, 2 * np.eye(3), n_velocities=50, rng=3), level=0.95)
+    >>> calibrated.covariance.shape
+    (3, 3, 3)
     """
     points = check.points(points)
     if not callable(refit):
         raise TypeError(f"refit must be a function of stars and rng; got {refit!r}")
     check.count(n_stars, "n_stars")
+    if check.count(n_repeats, "n_repeats") < 2:
+        raise ValueError(f"n_repeats must be at least 2, to have a spread; got {n_repeats}")
     rng = np.random.default_rng(rng)
     directions = model.coordinates.determined(points)
-    truth = accelerations(model, points, n_velocities=n_velocities, rng=rng).value
-    errors = []
-    for child in tqdm(rng.spawn(check.count(n_repeats, "n_repeats")), unit="repeat", leave=False):
+    own = accelerations(model, points, n_velocities=n_velocities, rng=rng)
+    found = [error_and_scatter(own, own.value, directions)]
+    for child in tqdm(rng.spawn(n_repeats), unit="repeat", leave=False):
         draw, learn = child.spawn(2)
-        again = refit(model.sample(n_stars, rng=draw), learn)
+        again = refit(redraw(model, n_stars, draw), learn)
         result = accelerations(again, points, n_velocities=n_velocities, rng=child)
-        errors.append(standardized_errors(result, truth, directions=directions))
-    return Calibration(np.stack(errors))
+        if again.n_flows < 2:
+            raise ValueError(f"refit must return an ensemble of two members or more; got {again.n_flows}")
+        found.append(error_and_scatter(result, own.value, directions))
+    error, scatter = map(np.stack, zip(*found, strict=True))
+    return Calibration(points, error[1:], scatter)
+
+
+def redraw(model: FlowEnsemble, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw n stars, without any beyond ten standard deviations that makes up a hundredth of a coordinate's variance.
+
+    A flow may draw a star a million standard deviations away, through regions where it had none to learn from.
+    """
+    w = model.sample(n, rng=rng)
+    y = (model.coordinates.forward(torch.from_numpy(w))[0] - model.mean) / model.std
+    far = ~(y.abs().amax(dim=1) < max(10.0, 0.1 * n**0.5)).numpy()
+    w[far] = rng.choice(w[~far], far.sum())
+    return w
 
 
 def fit_calibrated(
     stars: np.ndarray, points: np.ndarray, *, n_repeats: int = 4, n_velocities: int = 1000,
     rng: np.random.Generator | int, checkpoint: str | Path | None = None, **options: object,
 ) -> FlowEnsemble:
-    """Fit an ensemble (with ``options`` of `fit`), calibrate it, and put the 68 and 95 % factors in its metadata."""
+    """Fit an ensemble (with ``options`` of `fit`), calibrate it, and put the calibration in its metadata."""
     points = check.points(points)
     check.count(n_repeats, "n_repeats")
     learn, judge = np.random.default_rng(rng).spawn(2)
@@ -134,5 +243,6 @@ def fit_calibrated(
         "n_repeats": n_repeats,
         "calibration_seconds": round(time.perf_counter() - started, 1),
         "factors": {str(level): calibration.factor(level) for level in (0.68, 0.95)},
+        "calibration": {name: value.tolist() for name, value in vars(calibration).items()},
     }
     return model

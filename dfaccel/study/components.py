@@ -1,40 +1,34 @@
 r"""What data, initialization and the order of the batches each add to the variance among trained flows.
 
-A table ``y`` (n_data, n_initializations) or (n_data, n_initializations, n_batches), finite, holds what was measured of
-each flow, such as an array of `dfaccel.study.run.cells`. The model is that of two crossed random factors,
+A table ``y`` (n_data, n_initializations) or (n_data, n_initializations, n_batches) holds what was measured of each
+flow, such as an array of `dfaccel.study.run.cells`. NaN marks a pair of draw and initialization that has no flow, so
+that a table is *complete* or *sparse*. (Training stops with an error where a loss is NaN. A finished flow is therefore
+never taken for a missing one.) The model has two crossed random factors,
 
 .. math::
-    y_{dib} = \mu + \alpha_d + \beta_i + \gamma_{di} + \epsilon_{dib},
+    y_{dib} = \mu + \alpha_d + \beta_i + \gamma_{di} + \epsilon_{dib} .
 
-all terms independent, with mean zero and variances :math:`\sigma_\alpha^2, \sigma_\beta^2, \sigma_\gamma^2,
-\sigma_\epsilon^2`. The mean squares of a table of D draws of the data, I initializations and B orders of the batches
-have the expectations (Searle, Casella & McCulloch, Variance Components, 1992)
-
-.. math::
-    \theta_\alpha = I B \sigma_\alpha^2 + \theta_\gamma, \quad
-    \theta_\beta = D B \sigma_\beta^2 + \theta_\gamma, \quad
-    \theta_\gamma = B \sigma_\gamma^2 + \theta_\epsilon, \quad
-    \theta_\epsilon = \sigma_\epsilon^2 .
+The terms are independent and have mean zero and variances :math:`\sigma_\alpha^2, \sigma_\beta^2, \sigma_\gamma^2,
+\sigma_\epsilon^2`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import sparse, stats
 
 from dfaccel import _check as check
-
-LEVEL = 0.95  # of every interval
+from dfaccel.study.reml import LEVEL, Likelihood
 
 
 @dataclass(frozen=True)
 class Components:
-    """What `components` returns; arrays have one entry per term, intervals (n_terms, 2) hold 95 % and stop at zero.
+    """What `components` and `pigeonhole` return; arrays have one entry per term, intervals (n_terms, 2) hold 95 %.
 
     The ``terms`` are "data", "initialization", then "interaction" and "batch" or, without repetitions, their sum
-    "rest". Each ``share`` is part of the sum of the estimates above zero. The ``ratio`` is the variance of data over
-    that of initialization, NaN if neither estimate is above zero; the ratio of standard deviations is its root.
+    "rest". Each ``share`` is a part of the sum of the variances. The ``ratio`` is the variance of data over that of
+    initialization. It is infinite if only the second one is zero, and NaN if both are.
     """
 
     terms: tuple[str, ...]
@@ -56,111 +50,151 @@ class OneAtATime:
     ratio_interval: np.ndarray
 
 
-def components(y: ArrayLike, *, n_draws: int = 20_000, rng: np.random.Generator | int) -> Components:
+def components(y: ArrayLike) -> Components:
     r"""Estimate the variances due to data, initialization, their interaction and the order of the batches.
 
-    The estimates solve the expectations of the mean squares for the variances. They are unbiased whatever the
-    distributions, and negative now and then if a variance is small. An interval is made of ``n_draws`` draws of the
-    expectations, :math:`\theta = SS / \chi^2_\nu` with the sum of squares SS and its degrees of freedom :math:`\nu`;
-    every draw is solved in the same way and stopped at zero (Weerahandi, J. Am. Stat. Assoc. 88, 899, 1993; Burdick,
-    Borror & Montgomery, Design and Analysis of Gauge R&R Studies, 2005). The intervals assume Gaussian terms. With
-    heavier tails they are too narrow, so look at the table first; use ``np.log(y)`` of a positive quantity that varies
-    by factors; and compare with `pigeonhole`. A draw in which both variances vanish says nothing about their ratio: it
-    counts as zero for the lower end of the interval and as infinite for the upper one.
+    The estimates maximize the restricted likelihood of Gaussian terms, with no variance below zero (REML; Searle,
+    Casella & McCulloch, Variance Components, 1992). In a complete table they equal the estimates from mean squares,
+    unless one of those is negative. The interval of a quantity is its range over all variances whose restricted
+    likelihood is at least :math:`e^{-1.92}` of the maximum: the 95 % interval of the profile likelihood. It may end at
+    zero and, for the ratio, at infinity. The intervals assume Gaussian terms. Heavier tails of the effects of data or
+    initialization make them too narrow, so look at the table first and compare with `pigeonhole`. Use ``np.log(y)`` of
+    a positive quantity that varies by factors.
+
+    Parameters
+    ----------
+    y : (n_data, n_initializations) or (n_data, n_initializations, n_batches) array
+        The table. NaN marks a pair without a flow. A pair has all of the ``n_batches`` flows or none.
+
+    Raises
+    ------
+    ValueError
+        If a value is infinite, a level has no flow, the flows fall into blocks that share no level, there are fewer
+        pairs than levels, or effects of draw and initialization explain the table without a rest.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).normal(size=(8, 8)) + 3 * np.arange(8)[:, None]
+    >>> result = components(y)
+    >>> result.terms
+    ('data', 'initialization', 'rest')
+    >>> bool(result.ratio_interval[0] > 1)
+    True
     """
-    y, n_draws = _table(y), check.count(n_draws, "n_draws")
-    mean_squares, degrees = _mean_squares(y)
-    solve = _solution(*y.shape)
-    variance = solve @ mean_squares
-    chi2 = np.random.default_rng(rng).chisquare(degrees, (n_draws, len(degrees)))
-    draws = (degrees * mean_squares / chi2 @ solve.T).clip(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = draws[:, 0] / draws[:, 1]
-        ratio = float(np.divide(*variance[:2].clip(0)))
-    lower, upper = (_interval(np.where(np.isnan(ratios), worst, ratios)) for worst in (0.0, np.inf))
-    share, shares = (v / v.sum(-1, keepdims=True) for v in (variance.clip(0), draws))
-    terms = ("data", "initialization", *(("interaction", "batch") if len(degrees) == 4 else ("rest",)))
-    ends = np.array([lower[0], upper[1]])
-    return Components(terms, variance, _interval(draws), share, _interval(shares), ratio, ends)
+    likelihood = Likelihood(_table(y))
+    return _result(likelihood.maximum(), likelihood.surface())
 
 
-def one_at_a_time(y: ArrayLike) -> OneAtATime:
-    r"""Compare data and initialization in the usual design: vary one, with the other fixed at its first level.
+def one_at_a_time(y: ArrayLike, *, whole: bool = False) -> OneAtATime:
+    r"""Compare data and initialization in the usual design: vary one, with the other held fixed.
 
-    Only the first row, the first column and the first order of the batches count, as in the public code
-    normalising_flow_uncertainties (github.com/roy-physics). Both sample variances contain the interaction and the
-    order of the batches in full, however many flows there are. Apart from the noise of its denominator, their ratio has
-    the expectation :math:`(\sigma_\alpha^2 + s^2) / (\sigma_\beta^2 + s^2)` with :math:`s^2 = \sigma_\gamma^2 +
-    \sigma_\epsilon^2`, which lies between :math:`\sigma_\alpha^2 / \sigma_\beta^2` and one. Its interval, from the F
-    distribution, is right for Gaussian terms about that expectation. (The flow that both share is neglected.)
+    As in the public code normalising_flow_uncertainties (github.com/roy-physics), only the first row, the first column
+    and the first order of the batches of a complete table count. With ``whole`` the variances are averages over all
+    columns and over all rows, also of a sparse table. All these variances contain the interaction and the order of the
+    batches in full, however many flows there are. Their ratio estimates :math:`(\sigma_\alpha^2 + s^2) /
+    (\sigma_\beta^2 + s^2)` with :math:`s^2 = \sigma_\gamma^2 + \sigma_\epsilon^2`, which lies between
+    :math:`\sigma_\alpha^2 / \sigma_\beta^2` and one. The interval is about that number. It assumes Gaussian terms and
+    comes from the F distribution or, with ``whole``, from the restricted likelihood as in `components`.
     """
     y = _table(y)
-    data, initialization = float(y[:, 0, 0].var(ddof=1)), float(y[0, :, 0].var(ddof=1))
-    ratio = float(np.divide(data, initialization)) if initialization else np.inf
+    if not whole and np.isnan(y).any():
+        raise ValueError(f"y must be complete unless whole is True; {np.isnan(y).sum()} of {y.size} flows are missing")
+    data, initialization = _variance(y if whole else y[:, :1, :1], 0), _variance(y if whole else y[:1, :, :1], 1)
+    ratio = data / initialization if initialization else np.inf
+    if whole:
+        points = Likelihood(y).surface()
+        total = points.sum(1)
+        return OneAtATime(data, initialization, ratio, _interval((total - points[:, 1]) / (total - points[:, 0])))
     low, high = stats.f.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2], len(y) - 1, y.shape[1] - 1)
     return OneAtATime(data, initialization, ratio, np.array([ratio / high, ratio / low]))
 
 
-def pigeonhole(y: ArrayLike, *, n_draws: int = 2000, rng: np.random.Generator | int) -> np.ndarray:
-    r"""Return the variances (n_draws, 3) of data, initialization and rest, from resampled rows and columns of ``y``.
+def pigeonhole(y: ArrayLike, *, n_draws: int = 2000, rng: np.random.Generator | int) -> Components:
+    r"""Estimate the variances of data, initialization and rest, with intervals from resampled rows and columns.
 
-    It checks `components` without assuming Gaussian terms (Owen, Ann. Appl. Stat. 1, 386, 2007). Orders of the batches
-    are averaged over first. A table of repeated rows and columns scatters less than the original: its mean squares
-    :math:`M^*` have, given ``y``, the expectations
-
-    .. math::
-        E M^*_\gamma = \frac{(D - 1)(I - 1)}{D I} M_\gamma, \qquad
-        E (M^*_\alpha - M^*_\gamma) = \frac{D - 1}{D} M_\alpha ,
-
-    and likewise for :math:`\beta`. With these we scale the estimates so that they average to those of ``y``. With few
-    rows and columns the spread of the draws is too small, because a resampling cannot contain an outlier that did not
-    happen: compare it with the interval of `components`, do not use it instead.
+    It checks `components` without assuming Gaussian terms. Rows and columns have independent multinomial weights, and a
+    pair has the product of its two (Owen, Ann. Appl. Stat. 1, 386, 2007; Owen & Eckles, Ann. Appl. Stat. 6, 895, 2012).
+    V, Z and W are those of `dfaccel.study.reml`, and P is :math:`V^{-1}` with the mean projected out. At the maximum of
+    the restricted likelihood the sums of :math:`(Z^T P y)^2` over rows, of :math:`(W^T P y)^2` over
+    columns and of :math:`(P y)^2` over pairs equal their expectations, which are linear in the variances. Each draw
+    weights the three sums and solves for the variances. Orders of the batches are averaged over first. The intervals
+    are expanded percentiles for the smaller number n of levels (Hesterberg, Am. Stat. 69, 371, 2015): their tails have
+    the probability that a Gaussian has beyond :math:`t_{n-1} \sqrt{n / (n - 1)}`. A resampling cannot contain an
+    outlier that did not happen. ``benchmarks/variance_intervals.py`` measures what the intervals hold.
     """
-    y, n_draws, rng = _table(y).mean(2), check.count(n_draws, "n_draws"), np.random.default_rng(rng)
-    d, i = y.shape
-    rows, columns = rng.integers(d, size=(n_draws, d, 1)), rng.integers(i, size=(n_draws, 1, i))
-    drawn = _mean_squares(y[rows, columns][..., None])[0]
-    rest = drawn[:, 2] * d * i / ((d - 1) * (i - 1))
-    data, initialization = ((drawn[:, k] - drawn[:, 2]) * n / (n - 1) for k, n in enumerate((d, i)))
-    return np.stack([(data - rest) / i, (initialization - rest) / d, rest], axis=1)
+    y, n_draws, rng = _table(y).mean(2, keepdims=True), check.count(n_draws, "n_draws"), np.random.default_rng(rng)
+    likelihood = Likelihood(y)
+    variance, there, n = likelihood.maximum(), likelihood.there, min(y.shape[:2])
+    (rows, columns, pairs), expected = likelihood.quadratic_forms(variance)
+    of_rows, of_columns = (rng.multinomial(k, np.full(k, 1 / k), n_draws) * 1.0 for k in there.shape)
+    weighted, weight = (((of_rows @ v) * of_columns).sum(1) for v in (pairs, there))
+    sums = np.stack([of_rows @ rows, of_columns @ columns, weighted * there.sum() / np.maximum(weight, 1)], 1)
+    off = sums - [rows.sum(), columns.sum(), pairs.sum()]
+    draws = variance + np.linalg.solve(expected, off.T).T  # about the estimates, also where one of them is zero
+    tail = stats.norm.sf(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.sqrt(n / (n - 1)))
+    return _result(variance, draws.clip(0), tail)
+
+
+def _result(variance: np.ndarray, draws: np.ndarray, tail: float = 0.0) -> Components:
+    """Return estimates with the intervals that draws (n, n_terms) of the variances span."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share, shares = (v / v.sum(-1, keepdims=True) for v in (variance, draws))
+        ratio, ratios = (v[..., 0] / v[..., 1] for v in (variance, draws))
+    lower, upper = (_interval(np.where(np.isnan(ratios), worst, ratios), tail) for worst in (0.0, np.inf))
+    terms = ("data", "initialization", *(("interaction", "batch") if len(variance) == 4 else ("rest",)))
+    intervals = _interval(draws, tail), share, _interval(shares, tail)
+    return Components(terms, variance, *intervals, float(ratio), np.array([lower[0], upper[1]]))
+
+
+def _interval(draws: np.ndarray, tail: float = 0.0) -> np.ndarray:
+    """Return the interval (..., 2) of draws (n, ...) between two tails, by order so that infinities are allowed."""
+    k = int(tail * len(draws))
+    return np.moveaxis(np.sort(draws, axis=0)[[k, -1 - k]], 0, -1)
+
+
+def _variance(y: np.ndarray, axis: int) -> float:
+    """Return the variance along an axis, averaged over the others with degrees of freedom as weights."""
+    deviations = y - np.nanmean(y, axis, keepdims=True)
+    return float(np.nansum(deviations**2) / (np.isfinite(y).sum() - y.size // y.shape[axis]))
 
 
 def _table(y: ArrayLike) -> np.ndarray:
-    """Return y as (n_data, n_initializations, n_batches), or raise ValueError."""
+    """Return y as (n_data, n_initializations, n_batches), or raise ValueError if its components are not identified."""
     y = np.asarray(y, dtype=np.float64)
     y = y[..., None] if y.ndim == 2 else y
     if y.ndim != 3 or min(y.shape[:2]) < 2 or not y.shape[2]:
         shape = y.shape[:2] if y.ndim == 3 and y.shape[2] == 1 else y.shape
         raise ValueError("y must have shape (n_data, n_initializations) or (n_data, n_initializations, n_batches), "
                          f"with at least two draws of the data and two initializations; got {shape}")
-    if not np.isfinite(y).all():
-        raise ValueError(f"y has {(~np.isfinite(y)).sum()} values that are not finite")
-    if np.ptp(y) == 0:
+    b, finite = y.shape[2], np.isfinite(y).sum(2)
+    if bad := np.argwhere(np.isinf(y)).tolist():
+        raise ValueError(f"y must be finite, or NaN where there is no flow; got an infinite value at {tuple(bad[0])}")
+    if partly := np.argwhere((finite > 0) & (finite < b)).tolist():
+        raise ValueError(f"y must have all {b} flows of a pair or none; the pair {tuple(partly[0])} lacks some")
+    if not finite.all():
+        _check_pairs(finite > 0)
+    if np.nanmax(y) == np.nanmin(y):
         raise ValueError("y must vary; all its values are equal")
     return y
 
 
-def _mean_squares(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean squares (..., n_terms) of tables (..., D, I, B), and degrees of freedom (n_terms,)."""
-    d, i, b = y.shape[-3:]
-    cell = y.mean(-1)
-    cell = cell - cell.mean((-2, -1), keepdims=True)
-    row, column = cell.mean(-1, keepdims=True), cell.mean(-2, keepdims=True)
-    parts = [i * b * row**2, d * b * column**2, b * (cell - row - column) ** 2]
-    degrees = [d - 1, i - 1, (d - 1) * (i - 1)]
-    if b > 1:
-        parts.append(((y - y.mean(-1, keepdims=True)) ** 2).sum(-1))
-        degrees.append(d * i * (b - 1))
-    return np.stack([part.sum((-2, -1)) for part in parts], -1) / degrees, np.array(degrees)
+def _check_pairs(there: np.ndarray) -> None:
+    """Raise ValueError if a sparse table (D, I) with flows there leaves components open."""
+    n, levels, d = there.sum(), sum(there.shape), len(there)
+    if alone := _levels(~there.any(1), ~there.any(0)):
+        raise ValueError(f"y must have a flow of every draw and every initialization; it has none of {alone}")
+    blocks, block = sparse.csgraph.connected_components(sparse.block_array([[None, there], [there.T, None]]))
+    if blocks > 1:
+        named = "; ".join(_levels(block[:d] == k, block[d:] == k) for k in range(blocks)[:3]) + "; ..." * (blocks > 3)
+        raise ValueError(f"y must be connected by its flows; it has {blocks} blocks that share no level: {named}")
+    if n < levels:
+        single = _levels(there.sum(1) == 1, there.sum(0) == 1)
+        raise ValueError(f"y must have as many pairs with flows as levels, {levels}, to tell a rest from effects; "
+                         f"it has {n}, a single one of {single}")
 
 
-def _solution(d: int, i: int, b: int) -> np.ndarray:
-    """Return the matrix that makes variances of expected mean squares."""
-    rows = [1 / (i * b), 0, -1 / (i * b), 0], [0, 1 / (d * b), -1 / (d * b), 0], [0, 0, 1 / b, -1 / b], [0, 0, 0, 1]
-    return np.array(rows) if b > 1 else np.array(rows)[:3, :3]
-
-
-def _interval(draws: np.ndarray) -> np.ndarray:
-    """Return the central interval (..., 2) of draws (n, ...), by order so that infinities are allowed."""
-    tail = int((1 - LEVEL) / 2 * len(draws))
-    return np.moveaxis(np.sort(draws, axis=0)[[tail, -1 - tail]], 0, -1)
+def _levels(draws: np.ndarray, initializations: np.ndarray) -> str:
+    """Return in words which levels two masks choose; an empty string if none."""
+    masks = {"draws": draws, "initializations": initializations}
+    lists = {name: np.array2string(np.flatnonzero(mask), separator=", ", threshold=8) for name, mask in masks.items()}
+    return " and ".join(f"{name} {text}" for name, text in lists.items() if text != "[]")

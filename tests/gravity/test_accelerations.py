@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,104 @@ def test_a_point_without_equations_has_no_answer(places, bound_velocities):
     assert np.isnan(result.value[1]).all()
     assert np.isinf(result.condition[1])
     assert result.error(PLUMMER.acceleration(points))[[0, 2]].max() <= 1e-8
+
+
+# ---- a region of velocity space left out ----
+
+
+def outwards(w):
+    """Whether a star moves outwards."""
+    return (w[:, :3] * w[:, 3:]).sum(1) > 0
+
+
+def fast(w):
+    """Whether a star is faster than 0.6."""
+    return np.linalg.norm(w[:, 3:], axis=1) > 0.6
+
+
+@pytest.mark.parametrize("region", [outwards, fast])
+def test_any_region_may_be_left_out_of_an_exact_df(region, places):
+    result = da.accelerations(PLUMMER, places(10), leave_out=region)
+    assert result.error(PLUMMER.acceleration(places(10))).max() <= 1e-8
+
+
+def test_left_out_equations_are_as_if_they_had_not_been_written(learned, places, bound_velocities):
+    """In the mixture and in each member."""
+    points = within(places(5), 3)
+    velocities = bound_velocities(PLUMMER, points)
+    doubled = np.concatenate([velocities, 1.3 * velocities[:, ::-1]], axis=1)
+    kept = len(velocities[0])
+    known = {tuple(v) for v in velocities.reshape(-1, 3)}
+    result = da.accelerations(
+        learned, points, velocities=doubled, leave_out=lambda w: np.array([tuple(v) not in known for v in w[:, 3:]])
+    )
+    plain = da.accelerations(learned, points, velocities=doubled[:, :kept])
+    np.testing.assert_allclose(result.members, plain.members, rtol=1e-6)
+    np.testing.assert_allclose(result.value, plain.value, rtol=1e-6)
+    np.testing.assert_allclose(result.residual, plain.residual, rtol=1e-6)
+    np.testing.assert_allclose(result.condition, plain.condition, rtol=1e-6)
+
+
+def stars_at(points, velocities):
+    """Phase-space points (m, V, 6)."""
+    return np.concatenate([np.broadcast_to(points[:, None], velocities.shape), velocities], axis=2)
+
+
+def test_without_the_stream_a_disturbed_system_is_the_undisturbed_one(bound_velocities):
+    """A cold stream that outnumbers the others asks for its own pull; the others disagree, and the misfit shows it."""
+    point, stream = np.array([[1.5, 0.0, 0.0]]), da.Stream(radius=1.5, arc=2 * math.pi, speed=1.0)
+    star = da.cylindrical(stream.sample(400, rng=0))
+    own = np.stack([star.v_R, star.v_phi, star.v_z], axis=1)[None]
+    velocities = np.concatenate([own, bound_velocities(PLUMMER, point)], axis=1)
+    mixed, truth = Mixed(PLUMMER, stream), PLUMMER.acceleration(point)
+
+    def near(w):
+        return np.linalg.norm(w[:, 3:] - [0, 1.0, 0], axis=1) < 0.1
+
+    everything, without = (da.accelerations(mixed, point, velocities=velocities, leave_out=r) for r in (None, near))
+    assert everything.error(truth)[0] > 0.5
+    assert without.error(truth)[0] < 1e-6
+    rest = ~near(stars_at(point, velocities)[0])
+    before, after = (np.abs(result.misfit(mixed, velocities)[0]) for result in (everything, without))
+    assert np.median(before[rest]) > 0.1
+    assert after[rest].max() < 1e-6
+    assert np.median(after[~rest]) > 0.1  # what was left out does not suit the others
+
+
+def test_misfit_is_a_distance_from_the_plane_of_a_velocity(learned, places, bound_velocities):
+    """Its change with the acceleration is the cosine of the angle to the velocity gradient of ln f."""
+    points = within(places(4), 3)
+    velocities = bound_velocities(PLUMMER, points)
+    result = da.accelerations(learned, points, velocities=velocities)
+    misfit, doubled = (r.misfit(learned, velocities) for r in (result, replace(result, value=2 * result.value)))
+    g = learned.score(stars_at(points, velocities).reshape(-1, 6))[:, 3:].reshape(velocities.shape)
+    cosine = (result.value[:, None] * g).sum(-1) / np.linalg.norm(result.value[:, None], axis=-1)
+    np.testing.assert_allclose(2 * doubled - misfit, cosine / np.linalg.norm(g, axis=-1), rtol=1e-4, atol=1e-5)
+
+
+def test_where_f_vanishes_there_is_no_misfit(places, bound_velocities):
+    points = places(2)
+    velocities = bound_velocities(PLUMMER, points)
+    velocities[1, :4] *= 100
+    misfit = da.accelerations(PLUMMER, points).misfit(PLUMMER, velocities)
+    np.testing.assert_array_equal(np.isnan(misfit).sum(1), [0, 4])
+    assert np.nanmax(np.abs(misfit)) < 1e-6
+
+
+@pytest.mark.parametrize(("region", "error", "message"), [
+    (lambda w: w[:, 0], ValueError, r"leave_out must return bool, shape \(60,\); got float64, shape \(60,\)"),
+    (lambda w: w > 0, ValueError, r"leave_out must return bool, shape \(60,\); got bool, shape \(60, 6\)"),
+    (True, TypeError, r"leave_out must be callable, .*; got bool"),
+])
+def test_a_region_that_is_none_is_refused(region, error, message, places):
+    with pytest.raises(error, match=message):
+        da.accelerations(PLUMMER, places(3), n_velocities=20, leave_out=region)
+
+
+def test_a_point_of_which_all_is_left_out_has_no_answer(places):
+    with pytest.warns(UserWarning, match="1 of 3 points have a poorly conditioned solution.*index 1"):
+        result = da.accelerations(PLUMMER, places(3), n_velocities=20, leave_out=lambda w: w[:, 0] == places(3)[1, 0])
+    assert np.isnan(result.value[1]).all()
 
 
 # ---- learned distribution functions ----

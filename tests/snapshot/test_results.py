@@ -17,7 +17,7 @@ from dfaccel.snapshot import SnapshotError, accelerations_table, claim, deliver,
 from dfaccel.snapshot.results import TABLE
 from dfaccel.systems.from_galpy import Unseen
 
-TINY = {"n_flows": 2, "n_transforms": 2, "hidden_features": 8, "n_epochs": 1, "batch_size": 200, "n_repeats": 1,
+TINY = {"n_flows": 2, "n_transforms": 2, "hidden_features": 8, "n_epochs": 1, "batch_size": 200, "n_repeats": 2,
         "n_places": 10, "n_velocities": 20}
 
 
