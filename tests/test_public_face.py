@@ -14,8 +14,8 @@ import dfaccel as da
 PROMISED = {
     "Accelerations", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist", "MiyamotoNagai",
     "Plummer", "ScoreCard", "ShortChainError", "Stream", "TrainConfig", "Units", "accelerations", "add_noise",
-    "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "kl_divergence", "knn_divergence",
-    "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot", "spherical",
+    "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "jeans", "kl_divergence",
+    "knn_divergence", "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot", "spherical",
 }
 FORBIDDEN = ("Utils", "utils", "helper", "misc", "calc_", "get_")
 
