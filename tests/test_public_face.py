@@ -15,7 +15,8 @@ PROMISED = {
     "Accelerations", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist", "MiyamotoNagai",
     "Plummer", "ScoreCard", "ShortChainError", "Stream", "TrainConfig", "Units", "accelerations", "add_noise",
     "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "jeans", "kl_divergence",
-    "knn_divergence", "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot", "spherical",
+    "knn_divergence", "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot",
+    "spherical",
 }
 FORBIDDEN = ("Utils", "utils", "helper", "misc", "calc_", "get_")
 
