@@ -201,7 +201,7 @@ def calibrate(
     for child in tqdm(rng.spawn(n_repeats), unit="repeat", leave=False):
         draw, learn = child.spawn(2)
         again = refit(redraw(model, n_stars, draw), learn)
-        result = accelerations(again, points, n_velocities=n_velocities, rng=child)
+        result = accelerations(again, points, n_velocities=n_velocities, rng=child, warn=False)
         if again.n_flows < 2:
             raise ValueError(f"refit must return an ensemble of two members or more; got {again.n_flows}")
         found.append(error_and_scatter(result, own.value, directions))
