@@ -20,7 +20,7 @@ from dfaccel.systems.from_galpy import Unseen
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTER = "notebooks/14_your_own_stars.ipynb"
 WHERE = {"README.md": ".", "book/how_to_use.md": "notebooks", CHAPTER: "notebooks"}  # the folder that the text names
-TINY = {"n_flows": 2, "n_transforms": 2, "hidden_features": 8, "n_epochs": 1, "batch_size": 200, "n_repeats": 1,
+TINY = {"n_flows": 2, "n_transforms": 2, "hidden_features": 8, "n_epochs": 1, "batch_size": 200, "n_repeats": 2,
         "n_places": 10, "n_velocities": 20}
 
 
@@ -43,8 +43,8 @@ def check_report(path):
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     assert page.html["lang"] == "en"
     headings = [heading.get_text().rstrip("¶") for heading in page.main.find_all(["h1", "h2"])]
-    assert headings == ["Accelerations from the stars of my.fits", "Checks before the fit", "Accelerations, with units",
-                        "What to make of it", "Parameters, units and versions"]
+    assert headings == ["Accelerations from the stars of my.fits", "Checks before the fit", "Moments first",
+                        "Accelerations, with units", "What to make of it", "Parameters, units and versions"]
     images = [image["src"] for image in page.main.find_all("img")]
     assert len(images) == 2
     assert all(image.startswith("data:") for image in images)
