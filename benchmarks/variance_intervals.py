@@ -1,6 +1,6 @@
 """How often do the intervals of a crossed study hold the truth, and how often does its rule find it?
 
-    OMP_NUM_THREADS=1 python benchmarks/variance_intervals.py     # 25 minutes on one core
+    OMP_NUM_THREADS=1 python benchmarks/variance_intervals.py     # a quarter of an hour on one core
 
 Made-up tables of a complete and of three sparse designs (each of L draws with k of L initializations, cyclic), whose
 variances are the estimates of four cells of `notebooks/results/variance_plummer.ecsv`. The terms are Gaussian; or the
@@ -12,7 +12,9 @@ wholly above it, and holds the true shares; the median factor between the ends f
 for which the rule says *initialization* (the upper end is below one), *data* (the lower end is above one), *comparable*
 (both ends are between a third and three) or *open*. A row is added as each result is known; started again, the script
 does only what is missing.
-Numbers to expect: TODO
+Numbers to expect, of tables whose interval holds the true ratio: 92-99 % by either method, unless the effects have
+heavy tails. With those, the likelihood holds it in 64-94 % and the pigeonhole in 90-98 %. True shares are held less
+often: with heavy-tailed effects in 54-96 % and 75-99 %, with a heavy-tailed rest in 75-98 % and 94-100 %.
 """
 
 from itertools import product
