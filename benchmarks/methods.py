@@ -27,6 +27,7 @@ from dfaccel.systems.from_galpy import Unseen
 
 KEYS = ("system", "n_stars", "number", "method")
 N_VELOCITIES = 500
+MANY = 50_000  # stars from which on flows are larger, and the likelihood alone is their loss
 METHODS = ("jeans", "symmetric", "free")
 SQUASH = (1.0, 1.0, 0.5)
 
@@ -82,17 +83,16 @@ def flows(stars: np.ndarray, points: np.ndarray, coordinates: str, rng: np.rando
 
 
 def recipe(n: int, coordinates: str) -> dict:
-    """Return the size of an ensemble and its schedule for n stars: the fewer stars, the more often each is seen."""
-    batch = int(np.clip(n // 25, 100, 1000))
-    shared = {"n_flows": 4, "spec": da.FlowSpec(4, 32), "time_reversal": coordinates == "spherical"}
+    """Return the size of an ensemble and its schedule for n stars: few stars are seen more often, by smaller flows."""
+    free, round_ = coordinates == "radial", coordinates == "spherical"
+    shared = {"coordinates": coordinates, "time_reversal": round_}
+    if n >= MANY:
+        config = da.TrainConfig(n_epochs=max(1, 16 * 100_000 // n), batch_size=500)
+        return shared | {"n_flows": 2, "spec": da.FlowSpec(8 if free else 6), "config": config}
     n_epochs = {"spherical": 32, "axisymmetric": 48, "radial": 24}[coordinates]
-    if n > 50_000:
-        n_epochs //= 2
-    if coordinates == "radial":
-        shared["spec"] = da.FlowSpec(8, 32)
-    if coordinates == "spherical":
-        shared["equilibrium"] = 0.1
-    return shared | {"config": da.TrainConfig(n_epochs=n_epochs, batch_size=batch), "coordinates": coordinates}
+    config = da.TrainConfig(n_epochs=n_epochs, batch_size=int(np.clip(n // 25, 100, 400)))
+    spec = da.FlowSpec(8 if free else 4, 32)
+    return shared | {"n_flows": 4, "spec": spec, "config": config, "equilibrium": 0.1 * round_}
 
 
 def measure(name: str, n_stars: int, number: int, method: str, seed: int) -> dict:

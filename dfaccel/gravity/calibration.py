@@ -1,10 +1,9 @@
 """Calibrated error bars: how far the scatter over members falls short, found without knowing the truth.
 
 Members that differ in bootstrap and initialization scatter by the error of one member. The error of the ensemble also
-has a part that all members share: what a flow of this size, trained for this long, cannot follow. So we repeat the
-whole exercise where the answer is known. We draw stars from the learned distribution function, learn them again in the
-same way, and compare the new accelerations with those of the distribution function that the stars came from (a
-parametric bootstrap; Efron & Tibshirani 1993, chapter 6).
+has a part that all members share: what a flow of this size, trained for this long, cannot follow. So we draw stars from
+the learned distribution function, learn them again in the same way, and compare the new accelerations with those of the
+distribution function that the stars came from (a parametric bootstrap; Efron & Tibshirani 1993, chapter 6).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Self
 import numpy as np
 import torch
 from scipy import stats
+from scipy.special import softmax
 from tqdm.auto import tqdm
 
 from dfaccel import _check as check
@@ -26,8 +26,8 @@ from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.fit import fit
 from dfaccel.gravity.accelerations import Accelerations, accelerations
 
-_NEAR, _WIDE = 0.4, 0.8  # widths in ln r over which bias and variance are averaged
-_PLACES = 3  # independent places within the wider one
+_NEAR, _WIDE, _PLACES = 0.4, 0.8, 3  # widths in ln r to average bias, variance; independent places in the latter
+_DOUBT = 0.5  # error of the bias, relative to it: it was measured in the learned galaxy, not in the true one
 
 
 def standardized_errors(
@@ -88,20 +88,20 @@ class Calibration:
     def interval(self, radius: np.ndarray, level: float = 0.68) -> tuple[np.ndarray, np.ndarray]:
         """Return bias and half width, each (n,), of intervals of the outward acceleration at radii (n,).
 
-        The intervals are centred on the acceleration minus the bias. Errors count in units of the scatter that the
-        ensembles have in common at their place; mean and variance of these ratios over repetitions are averaged over
-        neighbouring radii. The variance includes that of the mean.
+        The intervals are centred on the acceleration minus the bias. Mean and variance over repetitions, in units of
+        the common scatter of the ensembles, are averaged over neighbouring radii. The variance includes that of the
+        mean, and half the bias as a further standard error.
         """
         if self.error.shape[2] > 1:
             raise ValueError("an interval along the radius needs a model with spherical symmetry; use factor")
         here, there = np.log(radius), np.log(np.linalg.norm(self.points, axis=1))
-        near, wide = (np.exp(-0.5 * ((here[:, None] - there) / width) ** 2) for width in (_NEAR, _WIDE))
-        near, wide = (kernel / kernel.sum(axis=1, keepdims=True) for kernel in (near, wide))
+        near, wide = (softmax(-0.5 * ((here[:, None] - there) / width) ** 2, axis=1) for width in (_NEAR, _WIDE))
         common, order = np.sqrt((self.scatter[..., 0] ** 2).mean(axis=0)), there.argsort()
         ratio, n = self.error[..., 0] / common, len(self.error)
+        mean, variance = ratio.mean(axis=0), ratio.var(axis=0, ddof=1) * (1 + 1 / n)
         unit = np.exp(np.interp(here, there[order], np.log(common[order])))
-        sigma = unit * np.sqrt(wide @ ratio.var(axis=0, ddof=1) * (1 + 1 / n))
-        return unit * (near @ ratio.mean(axis=0)), sigma * student(level, _PLACES * (n - 1))
+        sigma = unit * np.sqrt(wide @ (variance + (_DOUBT * mean) ** 2))
+        return unit * (near @ mean), sigma * student(level, _PLACES * (n - 1))
 
     def apply(self, result: Accelerations, level: float = 0.68) -> Accelerations:
         """Return accelerations with calibrated errors: intervals of probability ``level`` are roots of the covariance.
@@ -156,8 +156,7 @@ def calibrate(
     n_stars : int
         Number of stars that ``model`` was learned from.
     n_repeats : int
-        Times to draw stars and learn again, at least 2. The points of one repetition are correlated, so the number of
-        independent trials is closer to this than to the number of points.
+        Times to draw stars and learn again, at least 2. Neighbouring points of one repetition err together.
     n_velocities : int
         Velocities per point.
     rng : Generator or int

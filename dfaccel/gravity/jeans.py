@@ -84,15 +84,13 @@ def jeans(
         coefficients = system.solve(draws, np.random.default_rng(rng))
     except np.linalg.LinAlgError:
         raise ValueError("w must determine its moments; too few of its stars differ in position and velocity") from None
-    across, u, cosine = system.split(points)
-    model = system.model(u, system.height(u, cosine))
-    sides, r = [across, np.sign(cosine)[:, None]], np.exp(u)[:, None]
-    value, *members = (np.hstack([f[:, None] * s for f, s in zip(system.force(c, *model)[0], sides, strict=False)]) / r
+    axes, u, cosine = system.split(points)
+    model, r = system.model(u, cosine), np.exp(u)[:, None]
+    value, *members = (sum(f[:, None] * axis for f, axis in zip(system.force(c, model)[0], axes, strict=True)) / r
                        for c in coefficients)
     members = np.reshape(members, (draws, *points.shape))
-    deviation = members - members.mean(0) if draws else members
-    with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / np.float64(max(draws - 1, 0))
+    deviation = members - members.sum(0) / max(draws, 1)
+    covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / (draws - 1 if draws > 1 else np.nan)
     place, some = coordinate_map(w, coordinates).position_coordinates, w[:: len(w) // 100_000 + 1, :3]
     near, where = (np.nan_to_num(place(torch.from_numpy(x)).numpy(), neginf=-1e9) for x in (some, points))
     n_near = cKDTree(near).query_ball_point(where, 0.5, return_length=True) * (len(w) / len(some))
@@ -115,9 +113,11 @@ def _rise(t: np.ndarray, d: int = 0) -> np.ndarray:
     return (_even(t, d) - (d == 0) * _even(np.zeros(1)))[:, 1:]
 
 
-def _times(a: np.ndarray, b: np.ndarray) -> sparse.csr_array:
-    """Return each column of a times each of b."""
-    return sparse.csr_array((a[:, :, None] * b[:, None]).reshape(len(a), -1))
+def _products(in_u: list, in_t: list, X: np.ndarray, T: np.ndarray) -> tuple[sparse.csr_array, list[sparse.csr_array]]:
+    """Return products of splines in u with those in t, and r times their gradient, from both and their derivatives."""
+    value, by_u, by_t = (sparse.csr_array(np.einsum("ni,nj->nij", a, b).reshape(len(a), -1))
+                         for a, b in ((in_u[0], in_t[0]), (in_u[1], in_t[0]), (in_u[0], in_t[1])))
+    return value, [_by(x) @ by_u + _by(t) @ by_t for x, t in zip(X, T, strict=True)]
 
 
 def _natural(values: np.ndarray, bends: np.ndarray, free: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,50 +135,46 @@ class _Jeans:
 
     def __init__(self, x: np.ndarray, v: np.ndarray, axial: bool, n_u: int, n_t: int, n_psi: int, n_a: int) -> None:
         self.axial, self.line = axial, np.zeros(2)
-        across, u, cosine = self.split(x)
+        (across, up), u, cosine = self.split(x)
         self.lo, self.hi = lo, hi = np.sort(u)[[_EDGE, -_EDGE - 1]]
         if hi - lo < 0.1:
             raise ValueError(f"w must spread in radius; all but 20 stars lie at {np.exp(lo):.6g} to {np.exp(hi):.6g}")
         kept = (u >= lo) & (u < hi) & ((cosine != 0) | (not axial))
         if kept.sum() < check.MIN_STARS / 2 or not v[kept].any():
-            where = " off the plane z = 0" * axial
-            raise ValueError(f"w must have {check.MIN_STARS // 2} or more stars{where}, not all at rest; got "
-                             f"{kept.sum()} and a largest speed of {np.abs(v).max():.3g}")
+            raise ValueError(f"w must have {check.MIN_STARS // 2} or more stars{' off the plane z = 0' * axial}, not "
+                             f"all at rest; got {kept.sum()} and a largest speed of {np.abs(v).max():.3g}")
         for block in np.array_split(u.argsort(), len(u) // 500):
             speed = np.linalg.norm(v[block], axis=1) * kept[block]
             if speed.max() > _FAST * np.median(speed) > 0:
                 raise ValueError(f"w must be without unbound stars; got one {speed.max() / np.median(speed):.0f} times "
                                  f"as fast as others at its radius, at index {block[speed.argmax()]}")
-        across, u, cosine, v = across[kept], u[kept], cosine[kept], v[kept]
-        self.line = np.polyfit(u, np.log(np.abs(cosine)), 1) if axial else self.line
-        v_R, v_z = (across * v[:, : 3 - axial]).sum(1), axial * v[:, 2] * np.sign(cosine)
+        u, cosine, v = u[kept], cosine[kept], v[kept]
+        self.line = np.polyfit(u, np.log(cosine), 1) if axial else self.line
+        v_R, v_z = ((v * axis[kept]).sum(1) for axis in (across, up))
         moments = [v_R**2, v_R * v_z, v_z**2, (v**2).sum(1) - v_R**2 - v_z**2]
-        self.moments, self.bins = [np.ones(len(u)), *moments[:: 1 if axial else 3]], n_u * n_t
-        self.cell = ((u - lo) / (hi - lo) * n_u).astype(int) * n_t
-        self.cell += (self.height(u, cosine) * n_t).astype(int).clip(0, n_t - 1)
-        grid = np.indices((n_u, n_t)).reshape(2, -1) + 0.5
-        self.knots, u, t = np.linspace(lo, hi, n_a), lo + (hi - lo) * grid[0] / n_u, axial * grid[1] / n_t
-        self.grid = self.model(u, t)
-
-        def smooth(a: np.ndarray) -> np.ndarray:
-            width = 0.25 * n_u / (hi - lo), 0.1 * n_t * axial
-            return gaussian_filter(a.reshape(n_u, n_t), width, mode="nearest", truncate=3).ravel()
-
+        self.moments = [np.ones(len(u)), *moments[:: 1 if axial else 3]]
+        t = self.height(u, cosine)[0]
+        self.cell = ((u - lo) / (hi - lo) * n_u).astype(int) * n_t + (t * n_t).astype(int).clip(0, n_t - 1)
+        grid = (np.indices((n_u, n_t)).reshape(2, -1) + 0.5) / [[n_u], [n_t]]
+        self.knots, u, t = np.linspace(lo, hi, n_a), lo + (hi - lo) * grid[0], axial * grid[1]
+        _, e, whole = self.height(u, 0 * t)
+        *_, X, T, _ = self.grid = self.model(u, e * np.sinh(t * whole))
+        products = np.array([[np.bincount(self.cell, a * b, n_u * n_t) for b in self.moments] for a in self.moments])
+        self.sums, n = products[0], products[0, 0]
         # products of moments are smoothed: a bin with few or slow stars by chance would have too much weight
-        n, *_ = self.sums = [np.bincount(self.cell, m, self.bins) for m in self.moments]
-        share = n / np.maximum(smooth(n), _TINY)
-        self.products = [[_by(share * smooth(np.bincount(self.cell, a * b, self.bins))) for b in self.moments]
-                         for a in self.moments]
+        width = 0, 0, 0.25 * n_u / (hi - lo), 0.1 * n_t * axial
+        smooth = gaussian_filter(products.reshape(*products.shape[:2], n_u, n_t), width, mode="nearest", truncate=3)
+        share = n / np.maximum(smooth[0, 0].ravel(), _TINY)
+        self.products = sparse.block_array([[_by(share * part.ravel()) for part in row] for row in smooth]).tocsr()
         # fields (R B, 0) and (0, z B), and the factor of each moment in their equations
-        (X, T, _), in_u = self.grid[1], [_spline(u, np.linspace(lo, hi, n_psi), d, 3)[:, 1:-1] for d in (0, 1)]
-        in_t = [_even(t, d, 3) if axial else np.full((len(t), 1), 1.0 - d) for d in (0, 1)]
-        B, B_u, B_t = (_times(in_u[i], in_t[j]) for i, j in ((0, 0), (1, 0), (0, 1)))
+        in_u = [_spline(u, np.linspace(lo, hi, n_psi), d, 3)[:, 1:-1] for d in (0, 1)]
+        B, slopes = _products(in_u, [_even(t, d, 3)[:, : None if axial else 1] for d in (0, 1)], X, T)
         some = np.flatnonzero(B.T @ n > _FEW * B.max(axis=0).toarray().ravel())
-        B, B_u, B_t = B[:, some], B_u[:, some], B_t[:, some]
-        (RR, Rz), (zR, zz) = ([_by(X[i] * X[j]) @ B_u + _by(X[i] * T[j]) @ B_t for j in (0, 1)] for i in (0, 1))
+        B = B[:, some]
+        (RR, Rz), (zR, zz) = ([_by(x) @ slope[:, some] for slope in slopes] for x in X)
         pairs = [(_by(X[0]) @ B, 0 * B), (0 * B, _by(X[1]) @ B), (B + RR, 0 * B), (Rz, zR), (0 * B, B + zz), (B, 0 * B)]
         pairs = [sparse.hstack(pair[: 1 + axial], format="csr") for pair in pairs]
-        self.fields, self.factors = pairs[:2], pairs[2 :: 1 if axial else 3]
+        self.fields, self.factors = pairs[: 1 + axial], pairs[2 :: 1 if axial else 3]
         # combinations of coefficients whose penalties are diagonal, one row for each strength of smoothing
         fine, rows, turns = np.linspace(0, 1, 400), [], []
         for order in _ORDERS[: 1 + 2 * axial]:
@@ -187,75 +183,62 @@ class _Jeans:
             rows.append(np.array([np.repeat(p, len(p_t)), np.tile(p_t, len(p))])[: 2 if turns else 1])
             turns.append(np.kron(turn, turn_t))
         self.turn, self.penalties = block_diag(*turns), block_diag(*rows)
-        self.parts = np.cumsum([len(turn) for turn in turns])
 
-    def split(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the direction away from the axis (the centre, if spherical), ln r and z / r."""
-        z, R = self.axial * x[:, 2], np.linalg.norm(x[:, : 3 - self.axial], axis=1)
-        r = np.maximum(np.hypot(R, z), _TINY)
-        return x[:, : 3 - self.axial] / np.maximum(R, _TINY)[:, None], np.log(r), z / r
+    def split(self, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Return unit vectors along R and z, away from axis and plane, ln r and |z| / r; a sphere has R = r."""
+        parts = x * [1, 1, not self.axial], x * [0, 0, self.axial]
+        sizes = [np.linalg.norm(part, axis=1) for part in parts]
+        axes = [part / np.maximum(size, _TINY)[:, None] for part, size in zip(parts, sizes, strict=True)]
+        r = np.maximum(np.hypot(*sizes), _TINY)
+        return axes, np.log(r), sizes[1] / r
 
-    def typical(self, u: np.ndarray) -> np.ndarray:
-        """Return four times the typical z / r of stars, a power of r."""
-        return 4 * np.exp(np.polyval(self.line, u.clip(self.lo, self.hi)))
-
-    def height(self, u: np.ndarray, cosine: np.ndarray) -> np.ndarray:
-        """Return t."""
-        e = self.typical(u)
-        return self.axial * (np.arcsinh(np.abs(cosine) / e) / np.arcsinh(1 / e)).clip(0, 1)
-
-    def model(self, u: np.ndarray, t: np.ndarray) -> tuple[list, tuple]:
-        """Return splines of eta, eta_u, psi, psi_u, psi_t; r grad u, which is x / r, r grad t, u beyond the stars."""
-        at, e = u.clip(self.lo, self.hi), self.typical(u)
-        E, E_u = _spline(at, self.knots), _spline(at, self.knots, 1)
-        if not self.axial:
-            flat = np.zeros((2, len(u)))
-            return [sparse.csr_array(E), sparse.csr_array(E_u)], (flat + np.eye(2)[:, :1], flat, u - at)
+    def height(self, u: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return t = asinh(|z| / r e) / asinh(1 / e), the power e of r, four times typical z / r, and asinh(1 / e)."""
+        e = 4 * np.exp(np.polyval(self.line, u.clip(self.lo, self.hi)))
         whole = np.arcsinh(1 / e)
-        c = (e * np.sinh(t * whole)).clip(0, 1)
+        return (np.arcsinh(cosine / e) / whole).clip(0, 1), e, whole
+
+    def model(self, u: np.ndarray, cosine: np.ndarray) -> tuple:
+        """Return splines of eta, eta_u and psi, r grad psi; r grad u, which is x / r, r grad t, u beyond the stars."""
+        at, c, (t, e, whole) = u.clip(self.lo, self.hi), cosine.clip(0, 1), self.height(u, cosine)
         X, by_c = np.array([np.sqrt(1 - c * c), c]), 1 / np.hypot(c, e) / whole
         T = by_c * X[0] * np.array([-c, X[0]]) + self.line[0] * (t / np.hypot(1, e) / whole - c * by_c) * X
-        psi = _times(E, _rise(t)), _times(E_u * (u == at)[:, None], _rise(t)), _times(E, _rise(t, 1))
-        return [sparse.csr_array(E), sparse.csr_array(E_u), *psi], (X, T, u - at)
+        E, E_u = _spline(at, self.knots), _spline(at, self.knots, 1)
+        rise = [_rise(t, d)[:, : None if self.axial else 0] for d in (0, 1)]
+        F, slopes = _products([E, E_u * (u == at)[:, None]], rise, X, T)
+        return sparse.csr_array(E), sparse.csr_array(E_u), F, slopes, X, T, u - at
 
-    def force(self, c: np.ndarray, basis: list, place: tuple) -> tuple[np.ndarray, list[sparse.csr_array]]:
-        """Return r a along R and, if axisymmetric, z, and its derivatives by the coefficients."""
-        (E, E_u, *rest), (eta, *more), (X, T, beyond) = basis, np.split(c, self.parts[:-1]), place
+    def force(self, c: np.ndarray, model: tuple) -> tuple[list, list]:
+        """Return r a along R and z, and its derivatives by the coefficients."""
+        E, E_u, F, slopes, X, _, beyond = model
+        eta, psi, chi = np.split(c, [E.shape[1], E.shape[1] + F.shape[1]])
         slope = np.where(beyond == 0, E_u @ eta, (E_u @ eta).clip(-1, 2))  # a point mass, a homogeneous core
-        Q = np.exp(E @ eta + slope * beyond.clip(-60, 60))
-        f_u, f_t, by_u, by_t = Q, 0 * Q, [_by(Q) @ E], [0 * E]
-        if self.axial:
-            F, F_u, F_t = (_by(Q) @ f for f in rest)
-            F_u, psi = F_u + _by(slope) @ F, F @ more[0]
-            f_u, f_t = Q + F_u @ more[0] + F @ more[1], F_t @ more[0]
-            by_u, by_t = [_by(f_u) @ E + _by(psi) @ E_u, F_u, F], [_by(f_t) @ E, F_t, 0 * F]
-        J_u, J_t, axes = sparse.hstack(by_u), sparse.hstack(by_t), range(1 + self.axial)
-        return -np.array([f_u * X[i] + f_t * T[i] for i in axes]), [-(_by(X[i]) @ J_u + _by(T[i]) @ J_t) for i in axes]
+        Q, height, values, derivatives = np.exp(E @ eta + slope * beyond.clip(-60, 60)), F @ psi, [], []
+        for x, grad in zip(X, slopes, strict=True):
+            values.append(-Q * (x * (1 + slope * height + F @ chi) + grad @ psi))
+            by_psi, by_chi = _by(Q) @ (_by(x * slope) @ F + grad), _by(Q * x) @ F
+            derivatives.append(sparse.hstack([_by(values[-1]) @ E - _by(Q * x * height) @ E_u, -by_psi, -by_chi]))
+        return values, derivatives
 
     def solve(self, draws: int, rng: np.random.Generator) -> np.ndarray:
         """Return the coefficients and their replicates (1 + draws, K)."""
-        n, K, square = self.sums[0], self.parts[0], self.products
-        measured = sum(f.T @ m for f, m in zip(self.factors, self.sums[1:], strict=True))
-        among = sum(f.T @ part @ g for f, row in zip(self.factors, square[1:], strict=True)
-                    for part, g in zip(row[1:], self.factors, strict=True))
-        mixed = sum(square[0][i] @ f for i, f in enumerate(self.factors, 1))
 
         def equations(b: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
-            """Return the factor of the number of stars, which is a times the fields, and its derivatives times n."""
-            force, J = self.force(self.turn @ b, *self.grid)
+            """Return the factors of the moments, the first one a times the fields, and the derivatives of the sums."""
+            force, J = self.force(self.turn @ b, self.grid)
             pull = sum(_by(f) @ p for f, p in zip(force, self.fields, strict=False))
-            return pull, sum(p.T @ _by(n) @ j for p, j in zip(self.fields, J, strict=False)).toarray() @ self.turn
+            slopes = sum(p.T @ _by(self.sums[0]) @ j for p, j in zip(self.fields, J, strict=False))
+            return sparse.vstack([pull, *self.factors], format="csr"), slopes.toarray() @ self.turn
 
-        speed2 = sum(self.sums[i].sum() for i in (1, -1)) / n.sum()
-        b = np.linalg.solve(self.turn, np.r_[np.full(K, np.log(speed2)), np.zeros(self.parts[-1] - K)])
+        n, K = self.sums.sum(1), self.grid[0].shape[1]
+        b = np.linalg.solve(self.turn, np.log((n[1] + n[-1]) / n[0]) * (np.arange(len(self.turn)) < K))
         strengths = np.full(len(self.penalties), 100.0)
         for _ in range(_ITERATIONS):  # Gauss-Newton steps
-            pull, A = equations(b)
-            S = (among + pull.T @ mixed + mixed.T @ pull + pull.T @ square[0][0] @ pull).toarray()
-            scale = 1 / np.sqrt(np.diag(S))
-            L = np.linalg.cholesky(S * scale[:, None] * scale + 1e-9 * np.eye(len(S)))
-            G = solve_triangular(L, -scale[:, None] * A, lower=True)
-            y = solve_triangular(L, scale * (measured + pull.T @ n), lower=True) + G @ b
+            factors, A = equations(b)
+            S = (factors.T @ (self.products @ factors)).toarray()
+            L = np.linalg.cholesky(S + 1e-9 * np.diag(np.diag(S)))
+            G = solve_triangular(L, -A, lower=True)
+            y = solve_triangular(L, factors.T @ self.sums.ravel(), lower=True) + G @ b
             H = G.T @ G
             for _ in range(2):  # steps to the maximum of the restricted likelihood (Wood & Fasiolo 2017)
                 P, before = strengths @ self.penalties, strengths
@@ -266,7 +249,7 @@ class _Jeans:
                 strengths = (strengths * gain.clip(0.02, 50)).clip(1e-6, 1e10)
             step = new - b
             moved = np.sqrt((step @ H @ step + P @ step**2) / np.trace(inverse @ H))  # in standard deviations
-            b = b + step / max(1, np.abs(self.grid[0][0] @ (self.turn @ step)[:K]).max())
+            b = b + step / max(1, np.abs(self.grid[0] @ (self.turn @ step)[:K]).max())
             if moved < 0.03 and np.abs(np.log(strengths / before)).max() < 0.1:
                 break
         if not moved < 1:
@@ -278,9 +261,7 @@ class _Jeans:
         # bootstrap of groups of stars, linear in the errors of the equations
         group = self.cell * _GROUPS + rng.integers(_GROUPS, size=len(self.cell))
         weight = rng.multinomial(_GROUPS, np.full(_GROUPS, 1 / _GROUPS), size=draws).T - 1.0
-        error = np.zeros((len(y), draws))
-        for f, m in zip([equations(b)[0], *self.factors] if draws else (), self.moments, strict=bool(draws)):
-            error += f.T @ (np.bincount(group, m, self.bins * _GROUPS).reshape(-1, _GROUPS) @ weight)
-        error = G.T @ solve_triangular(L, scale[:, None] * error, lower=True)
+        counts = np.array([np.bincount(group, m, self.sums.shape[1] * _GROUPS) for m in self.moments])
+        error = G.T @ solve_triangular(L, equations(b)[0].T @ (counts.reshape(-1, _GROUPS) @ weight), lower=True)
         error += np.sqrt(P)[:, None] * rng.standard_normal(error.shape)
         return (self.turn @ np.column_stack([b, b[:, None] + inverse @ error])).T

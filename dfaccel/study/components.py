@@ -125,12 +125,12 @@ def pigeonhole(y: ArrayLike, *, n_draws: int = 2000, rng: np.random.Generator | 
     """
     y, n_draws, rng = _table(y).mean(2, keepdims=True), check.count(n_draws, "n_draws"), np.random.default_rng(rng)
     likelihood = Likelihood(y)
-    variance, there, n = likelihood.maximum(), likelihood.there, min(y.shape[:2])
-    (rows, columns, pairs), expected = likelihood.quadratic_forms(variance)
-    of_rows, of_columns = (rng.multinomial(k, np.full(k, 1 / k), n_draws) * 1.0 for k in there.shape)
-    weighted, weight = (((of_rows @ v) * of_columns).sum(1) for v in (pairs, there))
-    sums = np.stack([of_rows @ rows, of_columns @ columns, weighted * there.sum() / np.maximum(weight, 1)], 1)
-    off = sums - [rows.sum(), columns.sum(), pairs.sum()]
+    variance, (row, column), n = likelihood.maximum(), likelihood.there.nonzero(), min(y.shape[:2])
+    squares, expected = likelihood.quadratic_forms(variance)
+    weights = [rng.multinomial(k, np.full(k, 1 / k), n_draws) * 1.0 for k in y.shape[:2]]
+    pairs = weights[0][:, row] * weights[1][:, column]
+    weights.append(pairs * len(row) / np.maximum(pairs.sum(1, keepdims=True), 1))
+    off = np.stack([weight @ v - v.sum() for weight, v in zip(weights, squares, strict=True)], 1)
     draws = variance + np.linalg.solve(expected, off.T).T  # about the estimates, also where one of them is zero
     tail = stats.norm.sf(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.sqrt(n / (n - 1)))
     return _result(variance, draws.clip(0), tail)
@@ -161,37 +161,34 @@ def _variance(y: np.ndarray, axis: int) -> float:
 
 def _table(y: ArrayLike) -> np.ndarray:
     """Return y as (n_data, n_initializations, n_batches), or raise ValueError if its components are not identified."""
-    y = np.asarray(y, dtype=np.float64)
-    y = y[..., None] if y.ndim == 2 else y
+    given = np.asarray(y, dtype=np.float64)
+    y = given[..., None] if given.ndim == 2 else given
     if y.ndim != 3 or min(y.shape[:2]) < 2 or not y.shape[2]:
-        shape = y.shape[:2] if y.ndim == 3 and y.shape[2] == 1 else y.shape
         raise ValueError("y must have shape (n_data, n_initializations) or (n_data, n_initializations, n_batches), "
-                         f"with at least two draws of the data and two initializations; got {shape}")
+                         f"with at least two draws of the data and two initializations; got {given.shape}")
     b, finite = y.shape[2], np.isfinite(y).sum(2)
     if bad := np.argwhere(np.isinf(y)).tolist():
         raise ValueError(f"y must be finite, or NaN where there is no flow; got an infinite value at {tuple(bad[0])}")
     if partly := np.argwhere((finite > 0) & (finite < b)).tolist():
         raise ValueError(f"y must have all {b} flows of a pair or none; the pair {tuple(partly[0])} lacks some")
-    if not finite.all():
-        _check_pairs(finite > 0)
+    check_pairs(finite > 0, "y")
+    if (n_pairs := np.count_nonzero(finite)) < (n_levels := sum(finite.shape)):
+        raise ValueError(f"y must have as many pairs with flows as levels, {n_levels}, to tell a rest from effects; "
+                         f"it has {n_pairs}")
     if np.nanmax(y) == np.nanmin(y):
         raise ValueError("y must vary; all its values are equal")
     return y
 
 
-def _check_pairs(there: np.ndarray) -> None:
-    """Raise ValueError if a sparse table (D, I) with flows there leaves components open."""
-    n, levels, d = there.sum(), sum(there.shape), len(there)
+def check_pairs(there: np.ndarray, name: str) -> None:
+    """Raise ValueError if pairs with flows (D, I) leave a level alone or fall apart into blocks."""
     if alone := _levels(~there.any(1), ~there.any(0)):
-        raise ValueError(f"y must have a flow of every draw and every initialization; it has none of {alone}")
+        raise ValueError(f"{name} must have a flow of every draw and every initialization; there is none of {alone}")
+    d = len(there)
     blocks, block = sparse.csgraph.connected_components(sparse.block_array([[None, there], [there.T, None]]))
     if blocks > 1:
-        named = "; ".join(_levels(block[:d] == k, block[d:] == k) for k in range(blocks)[:3]) + "; ..." * (blocks > 3)
-        raise ValueError(f"y must be connected by its flows; it has {blocks} blocks that share no level: {named}")
-    if n < levels:
-        single = _levels(there.sum(1) == 1, there.sum(0) == 1)
-        raise ValueError(f"y must have as many pairs with flows as levels, {levels}, to tell a rest from effects; "
-                         f"it has {n}, a single one of {single}")
+        raise ValueError(f"{name} must connect all levels; they fall into {blocks} blocks, the first with "
+                         f"{_levels(block[:d] == 0, block[d:] == 0)}")
 
 
 def _levels(draws: np.ndarray, initializations: np.ndarray) -> str:

@@ -7,13 +7,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from dfaccel import _check as check
 from dfaccel.coordinates import COORDINATES
 from dfaccel.flows.maf import FlowSpec
 from dfaccel.flows.training import TrainConfig
+from dfaccel.study.components import check_pairs
 from dfaccel.systems.stream import Mixture, Stream, mix
 
 KEYS = ("fraction", "n_stars", "data", "batch", "initialization")
@@ -153,15 +152,7 @@ def _connected(pairs: Any, n_data: int, n_initializations: int) -> tuple[tuple[i
     found = tuple(sorted(map(tuple, array.tolist())))
     if len(set(found)) < len(found):
         raise ValueError(f"pairs must differ from one another; {len(found) - len(set(found))} are repeated")
-    levels = {"data": n_data, "initialization": n_initializations}
-    for column, (name, n) in enumerate(levels.items()):
-        if alone := sorted(set(range(n)) - set(array[:, column].tolist())):
-            raise ValueError(f"pairs must use every level; {name} {alone[0]} is in none of them")
-    n = n_data + n_initializations
-    edges = coo_array((np.ones(len(array)), (array[:, 0], n_data + array[:, 1])), shape=(n, n))
-    n_blocks, block = connected_components(edges, directed=False)
-    if n_blocks > 1:
-        first = np.flatnonzero(block[:n_data] == block[0]).tolist()
-        raise ValueError(f"pairs must connect all levels, or their variances are not identified; they fall into "
-                         f"{n_blocks} blocks, the first with data {first}")
+    there = np.zeros((n_data, n_initializations), bool)
+    there[tuple(array.T)] = True
+    check_pairs(there, "pairs")
     return found

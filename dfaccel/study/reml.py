@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import optimize, sparse, special, stats
 
 LEVEL = 0.95  # of every interval
 _LINES, _PLACES = 41, 33  # nodes on the surface of a likelihood region: lines, and places along each other axis
@@ -58,11 +58,10 @@ class Likelihood:
         (d, i), flows, sums = there.shape, (there.sum(1), there.sum(0)), (self.cell.sum(1), self.cell.sum(0))
         if np.ptp(flows[0]) == np.ptp(flows[1]) == 0:  # singular vectors leave blocks of two, and the mean
             left, values, right = np.linalg.svd(there.astype(float))
-            blocks, along = np.zeros((max(d, i), 2, 2)), np.zeros((max(d, i), 2))
-            blocks[:d, 0, 0], blocks[:i, 1, 1] = flows[0][0], flows[1][0]
-            blocks[: len(values), 0, 1] = blocks[: len(values), 1, 0] = values
-            along[:d, 0], along[:i, 1] = left.T @ sums[0], right @ sums[1]
-            self.blocks, self.sums, self.of_data = blocks[1:], along[1:], np.array([True, False])
+            parts = *flows, values, left.T @ sums[0], right @ sums[1]
+            of_draws, of_starts, shared, *along = (np.pad(v, (0, max(d, i) - len(v)))[1:] for v in parts)
+            self.blocks = np.array([[of_draws, shared], [shared, of_starts]]).T
+            self.sums, self.of_data = np.stack(along, 1), np.array([True, False])
         else:
             count = np.concatenate(flows)
             overlap = np.block([[np.diag(flows[0]), there], [there.T, np.diag(flows[1])]])
@@ -111,46 +110,30 @@ class Likelihood:
 
     def quadratic_forms(self, variance: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return (Z^T P y)^2, (W^T P y)^2 and (P y)^2, and the matrix that turns variances into their mean sums."""
-        there, cell, (d, i), effects, rest = self.there, self.cell, self.there.shape, variance[:2], variance[2]
-        rows, columns = slice(1, d + 1), slice(d + 1, None)
-        count, total = (np.concatenate([[v.sum()], v.sum(1), v.sum(0)]) for v in (there.astype(float), cell))
-        overlap = np.diag(count)
-        overlap[0] = overlap[:, 0] = count
-        overlap[rows, columns], overlap[columns, rows] = there, there.T
-        scale = np.sqrt(np.repeat([rest, *effects], [1, d, i]) / rest)  # so that the equations hold at zero variances
-        inverse = np.linalg.inv(np.diag(np.arange(1.0 + d + i) > 0) + scale[:, None] * overlap * scale)
-        inverse = scale[:, None] * inverse * scale
-        found = inverse @ total
-        residual = (cell - there * (found[0] + np.add.outer(found[rows], found[columns]))) / rest
-        inner = (overlap - overlap @ inverse @ overlap) / rest
-        traces = np.array([np.trace(inner[part, part]) for part in (rows, columns)])
-        expected = np.empty((3, 3))
-        expected[:2, :2] = [[(inner[a, b] ** 2).sum() for b in (rows, columns)] for a in (rows, columns)]
-        expected[2, :2] = expected[:2, 2] = (traces - expected[:2, :2] @ effects) / rest  # since P V P = P
-        expected[2, 2] = ((count[0] - 1 - traces @ effects) / rest - expected[2, :2] @ effects) / rest
-        return [residual.sum(1) ** 2, residual.sum(0) ** 2, residual**2], expected
+        pairs = np.arange(self.there.sum())
+        levels = [sparse.csr_array((pairs * 0 + 1.0, (pairs, k))) for k in (*self.there.nonzero(), pairs)]  # Z, W and I
+        effects = sparse.hstack([z * np.sqrt(v) for v, z in zip(variance[:2], levels[:2], strict=True)])
+        inner = np.linalg.inv((effects.T @ effects).toarray() + variance[2] * np.eye(effects.shape[1]))
+        inverse = (np.eye(len(pairs)) - effects @ inner @ effects.T) / variance[2]  # Woodbury's identity
+        projection = inverse - np.outer(inverse.sum(0), inverse.sum(1)) / inverse.sum()
+        residual = projection @ self.cell[self.there]
+        expected = [[(part**2).sum() for part in (a.T @ projection @ b for b in levels)] for a in levels]
+        return [(z.T @ residual) ** 2 for z in levels], np.array(expected)
 
     @cached_property
     def search(self) -> tuple[float, float, float, float]:
         """The best line x, its deviance, and the first and the last line with variances that are possible."""
-        split, grid = self.splits[0], np.linspace(0, 1, 17)
+        grid = np.linspace(0, 1, 17)
 
-        def profile(x: float) -> float:
-            return self.best(self.lines(np.array([x])), split)[0].item()
+        def profile(x: np.ndarray) -> np.ndarray:
+            return self.best(self.lines(x.ravel()), self.splits[0])[0].reshape(x.shape)
 
-        def beyond(x: float) -> float:
-            return np.sqrt(max(profile(x) - least, 0)) - np.sqrt(_ALLOWED)
-
-        values = self.best(self.lines(grid), split)[0]
+        values = profile(grid)
         k = values.argmin()
         near = grid[max(k - 1, 0)], grid[min(k + 1, 16)]
-        found = optimize.minimize_scalar(profile, bounds=near, method="bounded", options={"xatol": 1e-9})
+        found = optimize.minimize_scalar(lambda x: profile(np.array(x)).item(), bounds=near, options={"xatol": 1e-9})
         x, least = (found.x, found.fun) if found.fun < values[k] - 1e-9 else (grid[k], values[k])
-        impossible = grid[values > least + _ALLOWED]
-        left, right = impossible[impossible < x], impossible[impossible > x]
-        first = optimize.brentq(beyond, left[-1], x, xtol=1e-9) if len(left) else 0.0
-        last = optimize.brentq(beyond, x, right[0], xtol=1e-9) if len(right) else 1.0
-        return x, least, first, last
+        return x, least, *_reach(lambda x: profile(x) <= least + _ALLOWED, np.array([[x]]))[0]
 
     def variances(self, x: np.ndarray, z: np.ndarray, scale: np.ndarray, split: ArrayLike) -> np.ndarray:
         """Return the variances (..., n_terms) at s^2 = scale; one for the rest where there are no repetitions."""

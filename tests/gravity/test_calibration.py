@@ -22,7 +22,7 @@ def test_standardized_errors_are_errors_over_scatter():
     np.testing.assert_allclose(radial[:, 0], along.mean(axis=0) / along.std(axis=0, ddof=1))
 
 
-def made_up(rng, n_sets, n_repeats=4, bias=1.5, m=12):
+def made_up(rng, n_sets, n_repeats=4, bias=1.5, m=12, repeated=1.0):
     """Errors (n_sets, m) of made-up data sets, and their calibrations: noise smooth in ln r, and a bias, repeated."""
     radius = np.exp(np.log(100) * (np.arange(m) + 0.5) / m)
     smooth = np.linalg.cholesky(np.exp(-0.5 * (np.log(radius[:, None] / radius) / 0.4) ** 2) + 1e-9 * np.eye(m))
@@ -31,14 +31,15 @@ def made_up(rng, n_sets, n_repeats=4, bias=1.5, m=12):
     stars, members = rng.normal(size=(n_sets, 1 + n_repeats, 1, m)), rng.normal(size=(n_sets, 1 + n_repeats, 4, m))
     values = size * ((stars + members) @ smooth.T)  # the members' part is a bootstrap's: of the same variance
     scatter = (size * (members @ smooth.T)).std(axis=2, ddof=1)[..., None]
-    errors = (mean + values.mean(axis=2))[..., None]
+    share = np.where(np.arange(1 + n_repeats) > 0, repeated, 1.0)[:, None]  # of the bias that repetitions show
+    errors = (share * mean + values.mean(axis=2))[..., None]
     x = radius[:, None] * [1.0, 0, 0]
     return radius, errors[:, 0, :, 0], [Calibration(x, e[1:], s) for e, s in zip(errors, scatter, strict=True)]
 
 
-@pytest.mark.parametrize("bias", [0.0, 1.5])
-def test_intervals_hold_the_truth_as_often_as_they_say_at_every_radius(bias):
-    radius, errors, calibrations = made_up(np.random.default_rng(1), 400, bias=bias)
+@pytest.mark.parametrize(("bias", "repeated"), [(0.0, 1.0), (1.5, 2 / 3)])  # the latter wrong by half of what is shown
+def test_intervals_hold_the_truth_as_often_as_they_say_at_every_radius(bias, repeated):
+    radius, errors, calibrations = made_up(np.random.default_rng(1), 400, bias=bias, repeated=repeated)
     for level, allowed in ((0.68, 0.06), (0.95, 0.025)):
         shift, half = np.array([c.interval(radius, level) for c in calibrations]).transpose(1, 0, 2)
         inside = np.abs(errors - shift) <= half
@@ -46,6 +47,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say_at_every_radius(bias):
         assert abs(share - level) < allowed + 3 * error
         for third in np.split(inside, 3, axis=1):
             assert abs(coverage(third)[0] - level) < 1.5 * allowed + 3 * coverage(third)[1]
+
+
+def test_an_interval_doubts_half_of_the_bias_and_stays_finite_far_away():
+    x, one = np.arange(1.0, 5)[:, None] * [1.0, 0, 0], np.ones((2, 4, 1))
+    bias, half = Calibration(x, 3 * one, np.ones((3, 4, 1))).interval([2.0, 1e40], 0.95)  # no variance at all
+    np.testing.assert_allclose(bias, 3)
+    np.testing.assert_allclose(half, 1.5 * student(0.95, 3))
 
 
 def test_student_is_a_gaussian_for_many_and_wider_for_few():
