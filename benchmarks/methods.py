@@ -4,6 +4,9 @@
     python benchmarks/methods.py --methods jeans --stars 1000000 --sets 3
     python benchmarks/methods.py --systems disc --methods symmetric --stars 10000
 
+The table of the book holds moments everywhere (to a million stars of the two Hernquist spheres and the disc),
+flows with a symmetry to 100,000 stars, and flows without to 10,000, with one data set (`--sets 1`) of 100,000.
+
 Six systems: Hernquist spheres of anisotropy 0 and 1/2, the King model and the NFW halo of chapter 14, the Hernquist
 sphere squashed to half its height of chapter 7, and the disc of chapter 10. Each data set is seen by every method. The
 score card's points (King and NFW: log-uniform between the radii of 1 % and 99 % of the stars); error of the whole
