@@ -1,21 +1,25 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
 from dfaccel import snapshot
+from dfaccel.axes import cylindrical, directions, spherical
 from dfaccel.chapter import record
-from dfaccel.coordinates import cylindrical, directions, spherical
 from dfaccel.flows.divergence import kl_divergence, knn_divergence
 from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.fit import fit
 from dfaccel.flows.maf import FlowSpec
 from dfaccel.flows.store import load, save
 from dfaccel.flows.training import TrainConfig
+from dfaccel.gravity import unknowns
 from dfaccel.gravity.accelerations import Accelerations, accelerations
 from dfaccel.gravity.calibration import calibrate
 from dfaccel.gravity.jeans import jeans
 from dfaccel.gravity.mass import enclosed_mass, mass_density
+from dfaccel.gravity.potential import Potential, potential
 from dfaccel.gravity.scorecard import ScoreCard, score_card
+from dfaccel.gravity.solve import Solution, solve
 from dfaccel.stars.mcmc import ShortChainError, sample_mcmc
 from dfaccel.stars.noise import add_noise, denoise
+from dfaccel.systems.bar import BarredDisc
 from dfaccel.systems.base import DistributionFunction
 from dfaccel.systems.disc import Disc, MiyamotoNagai
 from dfaccel.systems.hernquist import Hernquist
@@ -25,9 +29,9 @@ from dfaccel.units import Units
 
 __version__ = "0.1.0"
 __all__ = [
-    "Accelerations", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist", "MiyamotoNagai",
-    "Plummer", "ScoreCard", "ShortChainError", "Stream", "TrainConfig", "Units", "accelerations", "add_noise",
-    "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "jeans", "kl_divergence",
-    "knn_divergence", "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot",
-    "spherical",
+    "Accelerations", "BarredDisc", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist",
+    "MiyamotoNagai", "Plummer", "Potential", "ScoreCard", "ShortChainError", "Solution", "Stream", "TrainConfig",
+    "Units", "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit",
+    "jeans", "kl_divergence", "knn_divergence", "load", "mass_density", "mix", "potential", "record", "sample_mcmc",
+    "save", "score_card", "snapshot", "solve", "spherical", "unknowns",
 ]

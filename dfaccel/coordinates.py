@@ -10,18 +10,12 @@ reversal of time) are sign flips of some components of ``y``; averaging over the
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from dfaccel import _check as check
-
-SphericalParts = namedtuple("SphericalParts", "r v_r v_t")
-CylindricalParts = namedtuple("CylindricalParts", "R phi z v_R v_phi v_z")
 
 
 def _length(x: Tensor) -> Tensor:
@@ -152,6 +146,58 @@ class Radial(CoordinateMap):
 
 
 @dataclass(frozen=True)
+class Flat(CoordinateMap):
+    r"""No symmetry, for discs: :math:`(x, y) \ln(1 + R/s)/R`, asinh z/h, velocities from a mean rotation, stretched.
+
+    The rotation :math:`v_\phi = \omega R / \sqrt{1 + (R/c)^2}` is taken off: what is left varies less with place.
+    """
+
+    height: float = 1.0  # length h that separates the plane from the space above it: the stars' median abs(z)
+    omega: float = 0.0  # angular speed of the mean rotation at the centre, learned from the stars
+    core: float = 1.0  # radius c beyond which the mean rotation is flat
+
+    name = "flat"
+
+    @classmethod
+    def from_stars(cls, w: np.ndarray, *, time_reversal: bool = False) -> Flat:
+        R = np.hypot(w[:, 0], w[:, 1])
+        spin, scale = w[:, 0] * w[:, 4] - w[:, 1] * w[:, 3], float(np.median(R))
+        cores = scale * np.geomspace(0.05, 5, 25)
+        shapes = R**2 / np.sqrt(1 + (R / cores[:, None]) ** 2)
+        omegas = (shapes * spin).sum(1) / np.maximum((shapes**2).sum(1), np.finfo(float).tiny)
+        best = (omegas * (shapes * spin).sum(1)).argmax()  # the least squares of R v_phi
+        omega = 0.0 if time_reversal else float(omegas[best])
+        return cls(scale, time_reversal, float(np.median(np.abs(w[:, 2]))), omega, float(cores[best]))
+
+    def _rotation(self, x: Tensor) -> Tensor:
+        rate = self.omega / torch.sqrt(1 + (x[..., :2] ** 2).sum(-1, keepdim=True) / self.core**2)
+        return rate * torch.stack([-x[..., 1], x[..., 0], 0 * x[..., 2]], dim=-1)
+
+    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        x, big_r = w[..., :3], _length(w[..., :2]).clamp_min(1e-12 * self.scale)
+        shrink, stretch = torch.log1p(big_r / self.scale) / big_r, self._stretch(big_r)
+        y = torch.cat([x[..., :2] * shrink, torch.asinh(x[..., 2:] / self.height)], dim=-1)
+        log_jacobian = torch.log(shrink) - torch.log(self.scale + big_r) + 3 * torch.log(stretch)
+        log_jacobian = log_jacobian - 0.5 * torch.log(x[..., 2:] ** 2 + self.height**2)
+        return torch.cat([y, (w[..., 3:] - self._rotation(x)) * stretch], dim=-1), log_jacobian[..., 0]
+
+    def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
+        length = _length(y[..., :2]).clamp_min(1e-12)
+        flat = y[..., :2] * (self.scale * torch.expm1(length) / length)
+        return torch.cat([flat, self.height * torch.sinh(y[..., 2:3])], dim=-1)
+
+    def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
+        return y[..., 3:] / self._stretch(_length(x[..., :2])) + self._rotation(x)
+
+
+@dataclass(frozen=True)
+class Bisymmetric(Flat):
+    """The same with the symmetries of a bar: half a turn about z, and z -> -z."""
+
+    name, reflections = "bisymmetric", ((0, 1, 3, 4), (2, 5))
+
+
+@dataclass(frozen=True)
 class Axisymmetric(CoordinateMap):
     """Symmetry about z and under z -> -z: (ln R/s, asinh z/h, and v_R, v_phi, v_z stretched); phi is uniform."""
 
@@ -220,7 +266,7 @@ class Spherical(CoordinateMap):
         return (along * radial + across * (psi.cos() * first + psi.sin() * second)) / self._stretch(_length(x))
 
 
-COORDINATES = {m.name: m for m in (Spherical, Axisymmetric, Radial, Linear)}
+COORDINATES = {m.name: m for m in (Spherical, Axisymmetric, Radial, Linear, Flat, Bisymmetric)}
 _NAMES = f"coordinates must be one of {', '.join(COORDINATES)}"
 
 
@@ -242,59 +288,3 @@ def map_from_dict(values: dict) -> CoordinateMap:
     if name not in COORDINATES:
         raise ValueError(f"{_NAMES}; got {name!r}")
     return COORDINATES[name](**values)
-
-
-def spherical(w: np.ndarray) -> SphericalParts:
-    """Return radius, radial velocity and tangential speed of stars, a named tuple ``r, v_r, v_t`` of arrays (n,).
-
-    Parameters
-    ----------
-    w : ndarray, shape (n, 6)
-        Stars, x y z vx vy vz, finite (else a ValueError), none of them at the origin.
-
-    Examples
-    --------
-    >>> spherical([[3.0, 0, 0, 1, 2, 0]]).v_t
-    array([2.])
-    """
-    w = check.phase_space(w)
-    x, v = w[:, :3], w[:, 3:]
-    r = np.linalg.norm(x, axis=1)
-    return SphericalParts(r, (x * v).sum(axis=1) / r, np.linalg.norm(np.cross(x, v), axis=1) / r)
-
-
-def cylindrical(w: np.ndarray) -> CylindricalParts:
-    """Return ``R, phi, z, v_R, v_phi, v_z`` of stars, a named tuple of arrays (n,); phi is in radians.
-
-    Parameters
-    ----------
-    w : ndarray, shape (n, 6)
-        Stars, x y z vx vy vz, finite (else a ValueError), none of them on the z axis.
-
-    Examples
-    --------
-    >>> cylindrical([[2.0, 0, 1, 0, 3, 0]]).v_phi
-    array([3.])
-    """
-    x, y, z, v_x, v_y, v_z = check.phase_space(w).T
-    R = np.hypot(x, y)
-    return CylindricalParts(R, np.arctan2(y, x), z, (x * v_x + y * v_y) / R, (x * v_y - y * v_x) / R, v_z)
-
-
-def directions(n: int, rng: np.random.Generator | int) -> np.ndarray:
-    """Draw isotropic unit vectors, shape (n, 3).
-
-    Parameters
-    ----------
-    n : int
-        Number of vectors, at least one (else a ValueError).
-    rng : Generator or int
-        Random generator or its seed.
-
-    Examples
-    --------
-    >>> directions(5, 0).shape
-    (5, 3)
-    """
-    x = np.random.default_rng(rng).standard_normal((check.count(n, "n"), 3))
-    return x / np.linalg.norm(x, axis=1, keepdims=True)

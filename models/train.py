@@ -46,6 +46,15 @@ DISC = {
     "spec": da.FlowSpec(),
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
+BAR = {
+    "system": da.BarredDisc(),
+    "cut": lambda w: w[(np.hypot(w[:, 0], w[:, 1]) < 6) & (np.abs(w[:, 2]) < 3)],  # without a few stars far out
+    "coordinates": "bisymmetric",
+    "n_flows": 4,
+    "spec": da.FlowSpec(),
+    "config": da.TrainConfig(n_epochs=8, bootstrap=True),
+    "n_stars": 500_000,
+}
 SNAPSHOT = {  # the settings of chapter 14
     "coordinates": "spherical",
     "n_flows": 8,
@@ -66,6 +75,7 @@ RECIPES = {
     "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},
     "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
     "disc": {"seed": 91, **DISC},
+    "bar": {"seed": 1, **BAR},
     "king": {"system": Unseen("king"), "seed": 14, **SNAPSHOT},
     "nfw": {"system": Unseen("nfw"), "seed": 15, **SNAPSHOT},
 }
@@ -80,7 +90,8 @@ def system(recipe: dict) -> da.DistributionFunction:
 def train(recipe: dict, n_stars: int, folder: Path | None) -> da.FlowEnsemble:
     """Train the ensemble of a recipe, with checkpoints in a folder."""
     seed, noise = recipe["seed"], recipe.get("noise", 0.0)
-    stars = da.add_noise(system(recipe).sample(n_stars, rng=seed), noise, rng=[seed, 1])
+    stars = recipe.get("cut", np.asarray)(system(recipe).sample(n_stars, rng=seed))
+    stars = da.add_noise(stars, noise, rng=[seed, 1])
     if "prior" in recipe:
         prior = da.load(MODELS / recipe["prior"])
         stars = da.denoise(stars, noise, prior, n_candidates=N_CANDIDATES, rng=[seed, 2, 0])

@@ -12,11 +12,11 @@ import pytest
 import dfaccel as da
 
 PROMISED = {
-    "Accelerations", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist", "MiyamotoNagai",
-    "Plummer", "ScoreCard", "ShortChainError", "Stream", "TrainConfig", "Units", "accelerations", "add_noise",
-    "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "jeans", "kl_divergence",
-    "knn_divergence", "load", "mass_density", "mix", "record", "sample_mcmc", "save", "score_card", "snapshot",
-    "spherical",
+    "Accelerations", "BarredDisc", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist",
+    "MiyamotoNagai", "Plummer", "Potential", "ScoreCard", "ShortChainError", "Solution", "Stream", "TrainConfig",
+    "Units", "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit",
+    "jeans", "kl_divergence", "knn_divergence", "load", "mass_density", "mix", "potential", "record", "sample_mcmc",
+    "save", "score_card", "snapshot", "solve", "spherical", "unknowns",
 }
 FORBIDDEN = ("Utils", "utils", "helper", "misc", "calc_", "get_")
 

@@ -21,7 +21,7 @@ from dfaccel.flows.equilibrium import Equilibrium
 from dfaccel.flows.maf import Layout
 from dfaccel.flows.muon import Optimizer
 
-_CHUNK = 8192  # held-out stars evaluated at a time
+_CHUNK = 1024  # held-out stars evaluated at a time: what fits the cache
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from dfaccel import _check as check
-from dfaccel.coordinates import coordinate_map, directions
+from dfaccel.axes import directions
+from dfaccel.coordinates import coordinate_map
 from dfaccel.units import Frame
 
 if TYPE_CHECKING:

@@ -223,7 +223,7 @@ ROWS, EVERY = np.arange(1200)[:, None], "n_flows must be a positive integer; got
            f"2 rows where {name} coordinates are singular.*index 4; remove") for name in ("spherical", "axisymmetric")),
         (None, {"n_flows": 0}, f"{EVERY} 0"),
         (None, {"n_flows": 1.5}, f"{EVERY} 1.5"),
-        (None, {"coordinates": "cubic"}, "of spherical, axisymmetric, radial, linear, or a CoordinateMap; got 'cubic'"),
+        (None, {"coordinates": "cubic"}, "linear, flat, bisymmetric, or a CoordinateMap; got 'cubic'"),
         (None, {"config": da.TrainConfig(batch_size=1141)}, "must be at most the 1140 training stars; got 1141"),
         (None, {"equilibrium": -0.1}, "equilibrium must be a positive finite number; got -0.1"),
         (None, {"equilibrium": 0.1}, "equilibrium needs coordinates that impose a symmetry; got 'radial'"),

@@ -1,0 +1,181 @@
+r"""More unknowns in the same regression: the Boltzmann equation is linear in more than the acceleration.
+
+With the observed f at one place and one velocity,
+
+.. math:: v\cdot\nabla_x \ln f + a\cdot\nabla_v \ln f - s\cdot v - \Omega\,[(\hat z\times x)\cdot\nabla_x \ln f +
+    (\hat z\times v)\cdot\nabla_v \ln f] + H\,[v\cdot\nabla_v \ln f - x\cdot\nabla_x \ln f] = 0,
+
+where :math:`s = \nabla \ln S` is the gradient of the completeness S of the stars, :math:`\Omega` the speed at which the
+whole pattern turns about z, and H the rate at which it expands. Each unknown is a few columns of numbers a place;
+some are the same numbers at all places. `dfaccel.solve` solves for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+
+from dfaccel import _check as check
+from dfaccel.systems.base import DistributionFunction
+
+
+class Unknown(Protocol):
+    """A few numbers at each place, ``columns`` of the regression, and what they have to do with those of other places.
+
+    ``name`` is its key in a `Solution`; ``design(x)`` (m, p, J) gives the p numbers at places ``x`` from J parameters,
+    and is None if the numbers of each place are free. Their unit is speed^``speeds`` / length.
+    """
+
+    name: ClassVar[str]
+    speeds: ClassVar[int]
+
+    def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Return the columns (..., m, V, p) of places x (m, 1, 3), velocities (m, V, 3), scores (..., m, V, 6)."""
+        ...
+
+    def design(self, x: np.ndarray) -> np.ndarray | None:
+        """Return the numbers (m, p, J) at places x (m, 3) that J parameters of one make, or None."""
+        ...
+
+
+class Acceleration:
+    """The acceleration at each place, three numbers of its own."""
+
+    name: ClassVar[str] = "acceleration"
+    speeds: ClassVar[int] = 2
+
+    def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Return the gradient by velocity."""
+        return score[..., 3:]
+
+    def design(self, x: np.ndarray) -> None:
+        """Return None: the acceleration is free at each place."""
+
+
+class Selection:
+    """The gradient of ln S, free at each place. S(x) is the share of the stars at x that the table holds.
+
+    S must not depend on velocity and, beside a `PatternSpeed`, be round about z.
+    """
+
+    name: ClassVar[str] = "selection"
+    speeds: ClassVar[int] = 0
+
+    def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Return minus the velocity."""
+        return np.broadcast_to(-v, score[..., 3:].shape)
+
+    def design(self, x: np.ndarray) -> np.ndarray | None:
+        """Return None: the gradient is free at each place."""
+        return None
+
+
+class SmoothSelection(Selection):
+    """The same as one smooth function of the position coordinates in which f was learned, for all places together.
+
+    Parameters
+    ----------
+    df : DistributionFunction
+        Learned distribution function: its symmetry is that of S.
+    points : ndarray, shape (m, 3)
+        Where the function may bend: at some of these points.
+    """
+
+    def __init__(self, df: DistributionFunction, points: np.ndarray, n_bends: int = 60) -> None:
+        points = check.points(points)
+        coordinates = df.neighbourhood(np.concatenate([points, points], axis=1))
+        y = coordinates.position_coordinates(torch.from_numpy(points))
+        mean, std = y.mean(0), y.std(0)
+        y = (y - mean) / std
+        chosen = [0]  # each next one as far as possible from those before
+        away = torch.cdist(y, y[:1])[:, 0]
+        for _ in range(min(n_bends, len(y)) - 1):
+            chosen.append(int(away.argmax()))
+            away = torch.minimum(away, torch.cdist(y, y[chosen[-1:]])[:, 0])
+        width = 2 * float(away.max()) or 1.0
+        self._map, self._mean, self._std, self._bends, self._width = coordinates, mean, std, y[chosen], width
+        self.ridge = np.r_[np.zeros(y.shape[1]), np.ones(len(chosen))]
+
+    def _functions(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the functions (m, J) whose sum ln S is: linear ones and bells."""
+        y = (self._map.position_coordinates(x) - self._mean) / self._std
+        return torch.cat([y, torch.exp(-0.5 * torch.cdist(y, self._bends) ** 2 / self._width**2)], dim=1)
+
+    def log_share(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """Return ln S (..., m) at ``x`` (m, 3), up to a constant, from the parameters (..., J) of an estimate."""
+        return np.asarray(parameters) @ self._functions(torch.from_numpy(check.points(x))).numpy().T
+
+    def design(self, x: np.ndarray) -> np.ndarray:
+        """Return the gradients (m, 3, J) of the functions."""
+        x = torch.from_numpy(np.ascontiguousarray(x)).requires_grad_()
+        values = self._functions(x)
+        rows = [torch.autograd.grad(values[:, j].sum(), x, retain_graph=True)[0] for j in range(values.shape[1])]
+        return torch.stack(rows, dim=-1).numpy()
+
+
+class PatternSpeed:
+    """The angular speed about z, anticlockwise, of a pattern that is steady in the frame turning with it."""
+
+    name: ClassVar[str] = "pattern_speed"
+    speeds: ClassVar[int] = 1
+
+    def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Return the rate at which a turning pattern changes ln f."""
+        (x, y, _), (v_x, v_y, _) = np.moveaxis(x, -1, 0), np.moveaxis(v, -1, 0)
+        return (y * score[..., 0] - x * score[..., 1] + v_y * score[..., 3] - v_x * score[..., 4])[..., None]
+
+    def design(self, x: np.ndarray) -> np.ndarray:
+        """Return one number for all places."""
+        return np.ones((len(x), 1, 1))
+
+
+class Expansion:
+    """The rate H at which lengths grow as 1 + H t while velocities, apart from H x, shrink as much.
+
+    An acceleration found beside it is that without the term H^2 x, which is second order in H.
+    """
+
+    name: ClassVar[str] = "expansion"
+    speeds: ClassVar[int] = 1
+
+    def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Return the rate at which an expanding system changes ln f."""
+        return ((v * score[..., 3:]).sum(-1) - (x * score[..., :3]).sum(-1))[..., None]
+
+    def design(self, x: np.ndarray) -> np.ndarray:
+        """Return one number for all places."""
+        return np.ones((len(x), 1, 1))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One unknown: ``value`` and that of each member (n, ...), at the points (m, 3) or one for all places."""
+
+    value: np.ndarray
+    members: np.ndarray
+    parameters: np.ndarray | None = None  # (1 + n, J) of a smooth function, the value's first
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        """Standard deviation over the members, not divided by the root of their number; NaN for a single one."""
+        return self.members.std(axis=0, ddof=1) if len(self.members) > 1 else np.full_like(self.value, np.nan)
+
+
+
+def estimates(names: list[str], designs: list[np.ndarray], theta: np.ndarray) -> dict[str, Estimate]:
+    """Return the estimates of unknowns that all places share, from their designs and parameters (S, J)."""
+    found = {}
+    for name, design in zip(names, designs, strict=True):
+        J = design.shape[2]
+        numbers = theta[:, 0] if J == 1 else (design @ theta[:, None, :J, None])[..., 0]
+        found[name], theta = Estimate(numbers[0], numbers[1:], theta[:, :J] if J > 1 else None), theta[:, J:]
+    return found
+
+
+def ridges(unknowns: list[Unknown], designs: list[np.ndarray]) -> np.ndarray:
+    """Return by how much the squares of the parameters of unknowns are held down, (J,)."""
+    parts = [getattr(u, "ridge", np.zeros(d.shape[2])) for u, d in zip(unknowns, designs, strict=True)]
+    return np.concatenate([np.zeros(0), *parts])
