@@ -64,3 +64,11 @@ def directions(n: int, rng: np.random.Generator | int) -> np.ndarray:
     """
     x = np.random.default_rng(rng).standard_normal((check.count(n, "n"), 3))
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def lattice(n: int) -> np.ndarray:
+    """Return n unit vectors (n, 3) spread evenly: a Fibonacci lattice."""
+    i = np.arange(check.count(n, "n_directions")) + 0.5
+    cosine, phi = 1 - 2 * i / n, np.pi * (1 + 5**0.5) * i
+    sine = np.sqrt(1 - cosine**2)
+    return np.stack([sine * np.cos(phi), sine * np.sin(phi), cosine], axis=1)

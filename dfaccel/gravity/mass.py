@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dfaccel import _check as check
+from dfaccel.axes import lattice
 from dfaccel.gravity.accelerations import accelerations
 from dfaccel.gravity.velocities import FEW, TOO_FEW, velocity_chunks, warn_of
 from dfaccel.systems.base import DistributionFunction
@@ -191,11 +192,7 @@ def enclosed_mass(
     if not (good := np.isfinite(radii) & (radii > 0)).all():
         raise ValueError(f"radii must be positive and finite; got {radii[good.argmin()]} at index {good.argmin()}")
     check.positive(G, "G")
-    check.count(n_directions, "n_directions")
-    i = np.arange(n_directions) + 0.5
-    cosine, phi = 1 - 2 * i / n_directions, math.pi * (1 + math.sqrt(5)) * i  # a Fibonacci lattice
-    sine = np.sqrt(1 - cosine**2)
-    direction = np.stack([sine * np.cos(phi), sine * np.sin(phi), cosine], axis=1)
+    direction = lattice(n_directions)
     points = (radii[:, None, None] * direction).reshape(-1, 3)
     result = accelerations(df, points, n_velocities=n_velocities, rng=rng, warn=warn)
     inward = -(result.members.reshape(-1, len(radii), n_directions, 3) * direction).sum(-1).mean(-1)

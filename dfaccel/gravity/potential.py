@@ -7,7 +7,7 @@ An acceleration solved for at each place alone may have a curl, or need a densit
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dfaccel import _check as check
+from dfaccel.axes import lattice
 from dfaccel.gravity.accelerations import HUBER
 from dfaccel.gravity.solve import Equations, together
 from dfaccel.gravity.unknowns import Acceleration, Estimate, Unknown, estimates, ridges
@@ -98,7 +99,7 @@ class Potential:
 
     def enclosed_mass(self, r: np.ndarray, n_directions: int = 256) -> np.ndarray:
         """Return the mass (...) within spheres of radius ``r`` (...) around the origin, by Gauss's law."""
-        r, u = np.asarray(r, dtype=np.float64)[..., None], sphere(n_directions)
+        r, u = np.asarray(r, dtype=np.float64)[..., None], lattice(n_directions)
         return -((self.acceleration(r[..., None] * u) * u).sum(-1) * r**2).mean(-1) / self.G
 
     def circular_speed(self, R: np.ndarray, n_angles: int = 64) -> np.ndarray:
@@ -134,14 +135,6 @@ class Potential:
     def _chosen(self, chosen: np.ndarray, masses: np.ndarray) -> Potential:
         """Return the atoms chosen, with other masses."""
         return replace(self, centres=self.centres[chosen], a=self.a[chosen], b=self.b[chosen], masses=masses[chosen])
-
-
-def sphere(n: int) -> np.ndarray:
-    """Return n unit vectors (n, 3) spread evenly: a Fibonacci lattice."""
-    i = np.arange(check.count(n, "n_directions")) + 0.5
-    cosine, phi = 1 - 2 * i / n, math.pi * (1 + math.sqrt(5)) * i
-    sine = np.sqrt(1 - cosine**2)
-    return np.stack([sine * np.cos(phi), sine * np.sin(phi), cosine], axis=1)
 
 
 def potential(
@@ -182,6 +175,16 @@ def potential(
     TypeError, ValueError
         If an argument has a wrong type or value; if no masses that are not negative pull as the stars demand.
 
+    Warns
+    -----
+    UserWarning
+        If the data cannot tell unknowns apart. Those of ``besides`` are NaN then.
+
+    Notes
+    -----
+    The atoms of a "free" potential suit a bar in a thin disc poorly, and a pattern speed beside them is then wrong too:
+    use `solve`, place by place. Another ``rng`` draws other places; the difference shows what the draw is worth.
+
     Examples
     --------
     >>> import dfaccel as da
@@ -204,6 +207,10 @@ def potential(
     places = check.points(places)
     equations = Equations(df, places, [Acceleration(), *besides], n_velocities, None, rng, HUBER)
     others = [u.design(places) for u in besides]
+    for unknown, design in zip(besides, others, strict=True):
+        if design is None:
+            raise ValueError(f"besides must hold unknowns that all places share; {unknown.name} is free at each "
+                             "(SmoothSelection is the shared form of Selection)")
     ridge = ridges(besides, others)
     strength = together(equations, [None, *others], ridge=ridge)[1] if ridge.any() else None
 
@@ -229,7 +236,11 @@ def potential(
         found = masses(atoms, priced, 2)
     n = len(priced)
     members = tuple(atoms._chosen(m > 0, m) for m in found[1:, :n])
-    extra = estimates([u.name for u in besides], others, found[:, n:])
+    extra, (known, _, confused) = estimates([u.name for u in besides], others, found[:, n:]), equations.told_apart()
+    owner = np.repeat(equations.names, equations.sizes)
+    extra = {name: estimate.without(~known[:, owner == name].all(1)) for name, estimate in extra.items()}
+    for sentence in confused:
+        warnings.warn(sentence, stacklevel=2)
     return replace(atoms._chosen(found[0, :n] > 0, found[0, :n]), members=members, besides=extra)
 
 

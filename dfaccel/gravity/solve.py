@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -50,7 +50,9 @@ class Equations:
             score, outside = usable(log_f, score)
             x = w.reshape(*v.shape[:2], 6)[:, :1, :3]
             columns = [u.columns(x, v, score) for u in unknowns]
-            matrix, right = np.concatenate(columns, axis=-1), -(v * score[..., :3]).sum(-1)
+            # a column that is no score, such as a velocity, has no equation there either
+            matrix = np.where(outside[..., None], 0.0, np.concatenate(columns, axis=-1))
+            right = -(v * score[..., :3]).sum(-1)
             local, weight, _ = regress(matrix, right, outside, huber)
             normal = (matrix[0] * weight[0, ..., None]).mT @ matrix[0]
             size = np.sqrt((weight[0] * right[0] ** 2).sum(-1))
@@ -97,12 +99,12 @@ class Equations:
         if len(several := list(dict.fromkeys(owner[vectors]))) > 1 and lost.any():
             known[np.ix_(lost, vectors)] = False
             confused.append(f"{' and '.join(several)} cannot be told apart at {lost.sum()} of {len(lost)} points: "
-                            "their columns differ by no more than noise; both are NaN there")
+                            "their columns differ by no more than noise")
         for i in np.flatnonzero(~vectors):
             alone, left = (without(part, np.arange(len(owner)) != i).mean() for part in (own, signal))
             if alone < _NOTHING or left < _RELIABLE * alone:
                 known[:, i] = False
-                confused.append(f"{owner[i]} leaves no trace in f that the other unknowns do not leave; it is NaN")
+                confused.append(f"{owner[i]} leaves no trace in f that the other unknowns do not leave")
         return known, np.sqrt(size[:, -1] / np.maximum(size[:, 0], 1e-300)), tuple(confused)
 
 
@@ -281,10 +283,7 @@ def solve(
         if name not in found:
             numbers = local[..., owner[free] == name]
             found[name] = Estimate(numbers[0], numbers[1:])
-        lost = ~known[:, owner == name].all(1)
-        lost = lost[:, None] if found[name].value.ndim else lost.all()
-        value, members = (np.where(lost, np.nan, part) for part in (found[name].value, found[name].members))
-        found[name] = replace(found[name], value=value[()], members=members)
+        found[name] = found[name].without(~known[:, owner == name].all(1))
     for sentence in confused if warn else ():
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(f"{sentence}: NaN", stacklevel=2)
     return Solution(points, {name: found[name] for name in names}, condition, confused)

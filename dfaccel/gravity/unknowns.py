@@ -12,7 +12,7 @@ some are the same numbers at all places. `dfaccel.solve` solves for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -163,6 +163,11 @@ class Estimate:
         """Standard deviation over the members, not divided by the root of their number; NaN for a single one."""
         return self.members.std(axis=0, ddof=1) if len(self.members) > 1 else np.full_like(self.value, np.nan)
 
+    def without(self, lost: np.ndarray) -> Estimate:
+        """Return the estimate with NaN at the points that are ``lost`` (m,) bool, or if one number and all are."""
+        lost = lost[:, None] if np.ndim(self.value) else lost.all()
+        value, members = (np.where(lost, np.nan, part) for part in (self.value, self.members))
+        return replace(self, value=value[()], members=members)
 
 
 def estimates(names: list[str], designs: list[np.ndarray], theta: np.ndarray) -> dict[str, Estimate]:

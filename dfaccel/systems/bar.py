@@ -81,9 +81,9 @@ class Bar:
 class BarredDisc:
     r"""A disc of stars in equilibrium in a turning bar, a `MiyamotoNagai` disc and a halo (a Plummer sphere).
 
-    Stars begin as those of a warm `Disc` in the same potential. Each is followed for a time of its own, drawn from ten
-    between ``time`` and twice that, in the frame of the bar: the mean over time of a distribution function approaches
-    a steady one. Positions and velocities are given along the bar's axes; the velocities are those of a frame at rest.
+    Stars begin as those of a warm `Disc` in the same potential. Each tenth of them is followed for another time between
+    ``time`` and twice that, in the frame of the bar: the mean over time of a distribution function approaches a steady
+    one. Positions and velocities are given along the bar's axes; the velocities are those of a frame at rest.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class BarredDisc:
     Raises
     ------
     TypeError, ValueError
-        If a parameter is not a positive number.
+        If a parameter is not a positive number, or the pattern speed not finite.
 
     Examples
     --------
@@ -116,7 +116,10 @@ class BarredDisc:
 
     def __post_init__(self) -> None:
         check.settle(self, "scale", "height", "dispersion", "time")
-        if self.pattern_speed is None:
+        if self.pattern_speed is not None:
+            if not (isinstance(self.pattern_speed, (int, float)) and math.isfinite(self.pattern_speed)):
+                raise ValueError(f"pattern_speed must be a finite number; got {self.pattern_speed!r}")
+        else:
             radius = 1.2 * self.bar.a
             object.__setattr__(self, "pattern_speed", float(self.circular_speed(radius) / radius))
 

@@ -8,7 +8,8 @@ import pytest
 from galpy.potential import evaluatePotentials, evaluateRforces
 
 import dfaccel as da
-from dfaccel.gravity.potential import Potential, sphere
+from dfaccel.axes import lattice
+from dfaccel.gravity.potential import Potential
 
 ATOMS = Potential(
     np.array([[0.0, 0, 0], [0.3, -0.2, 0.1], [0, 0, 0]]), np.array([0.0, 0.0, 1.2]), np.array([0.8, 0.5, 0.2]),
@@ -35,7 +36,7 @@ def test_mass_and_circular_speed():
     r = np.array([[0.3, 1.0], [2.0, 5.0]])
     np.testing.assert_allclose(plummer.enclosed_mass(r), da.Plummer().enclosed_mass(r), rtol=1e-12)
     np.testing.assert_allclose(plummer.circular_speed(r), np.sqrt(da.Plummer().enclosed_mass(r) / r), rtol=1e-12)
-    np.testing.assert_allclose(sphere(1000).T @ sphere(1000) / 1000, np.eye(3) / 3, atol=1e-3)
+    np.testing.assert_allclose(lattice(1000).T @ lattice(1000) / 1000, np.eye(3) / 3, atol=1e-3)
 
 
 def test_galpy_has_the_same_potential():
@@ -126,5 +127,16 @@ def test_an_outward_pull_has_no_mass():
 def test_bad_input(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         da.potential(da.Plummer(), **options)
+    with pytest.raises(ValueError, match="besides must hold unknowns that all places share; acceleration is free"):
+        da.potential(da.Plummer(), besides=[da.unknowns.Acceleration()], n_places=50, n_velocities=30)
     with pytest.raises(ValueError, match=r"x must have shape \(..., 3\); got \(2,\)"):
         ATOMS.potential([1.0, 2.0])
+
+
+def test_what_cannot_be_told_apart_is_said():
+    """A round galaxy has no pattern speed; its potential is found all the same."""
+    options = {"shape": "spherical", "n_places": 60, "n_velocities": 50}
+    with pytest.warns(UserWarning, match="pattern_speed leaves no trace in f"):
+        phi = da.potential(da.Hernquist(), besides=[da.unknowns.PatternSpeed()], **options)
+    assert np.isnan(phi.besides["pattern_speed"].value)
+    assert phi.enclosed_mass(1.0) == pytest.approx(0.25, rel=0.01)

@@ -78,7 +78,7 @@ def test_pattern_speed_of_a_turning_galaxy():
     assert off(da.accelerations(galaxy, POINTS, velocities=VELOCITIES).value, galaxy.acceleration(POINTS)) > 0.02
 
 
-@pytest.mark.parametrize("galaxy", [da.Plummer(), da.Hernquist(beta=0.5)], ids=repr)
+@pytest.mark.parametrize("galaxy", [da.Plummer(), da.Hernquist(), da.Hernquist(beta=0.5)], ids=repr)
 def test_selection_by_place(galaxy):
     found = da.solve(Selected(galaxy, by_radius), POINTS, [Acceleration(), Selection()], velocities=VELOCITIES)
     assert off(found["acceleration"].value, galaxy.acceleration(POINTS)) < 1e-7
@@ -158,7 +158,7 @@ class Noisy(Turning):
 
 
 def test_extrapolation_takes_off_what_the_noise_of_members_takes_away():
-    """Attenuation by the mixture's noise is gone within five times the scatter of 20 draws; without, it is not."""
+    """The mixture of four has a quarter of a member's attenuation; after extrapolation there is less, at 5 sigma."""
     rng = np.random.default_rng(2)
     points, velocities = 0.7 * rng.normal(size=(30, 3)), 0.3 * rng.normal(size=(30, 400, 3))
     found, before = [], []
@@ -168,8 +168,8 @@ def test_extrapolation_takes_off_what_the_noise_of_members_takes_away():
         found.append(result["pattern_speed"].value)
         before.append(result["pattern_speed"].members.mean())
     error = np.std(found, ddof=1) / np.sqrt(20)
-    assert abs(np.mean(found) - OMEGA) < 5 * error + 0.1 * abs(np.mean(before) - OMEGA)  # second order in the noise
-    assert OMEGA - np.mean(before) > 10 * error
+    assert abs(np.mean(found) - OMEGA) + 5 * error < (OMEGA - np.mean(before)) / 4
+    assert OMEGA - np.mean(before) > 10 * error  # negative control: a member alone is attenuated
 
 
 def test_noise_alone_is_no_pattern_speed():
