@@ -81,7 +81,7 @@ def visit(browser, address):
             listen(view, address, problems)
         view.goto(name if ":" in name else f"{address}/{name}.html", wait_until="load")
         if options.get("java_script_enabled", True) and view.locator("span.math, div.math").count():
-            view.wait_for_function("() => window.MathJax?.startup?.promise")
+            view.wait_for_function("() => window.MathJax?.startup?.promise", polling=200)
             view.evaluate("() => MathJax.startup.promise")
         return view
 
@@ -150,7 +150,7 @@ def test_the_page_is_clean_light_and_accessible(visit, axe, page_name):
     assert view.locator("mjx-container").count() >= view.locator("span.math, div.math").count()
     assert view.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     view.evaluate("() => document.querySelectorAll('img').forEach(i => { i.loading = 'eager'; })")
-    view.wait_for_function("() => [...document.images].every(i => i.complete)")
+    view.wait_for_function("() => [...document.images].every(i => i.complete)", polling=200)
     assert view.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)") == []
 
     view.evaluate(axe)
@@ -161,7 +161,7 @@ def test_the_page_is_clean_light_and_accessible(visit, axe, page_name):
     assert violations(view) == []
     photograph(view, page_name, "light")
     view.emulate_media(color_scheme="dark")
-    view.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+    view.wait_for_function("() => document.documentElement.dataset.theme === 'dark'", polling=200)
     settle(view)
     assert violations(view, runOnly=["color-contrast", "link-in-text-block"]) == []
     tiles = (

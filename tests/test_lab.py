@@ -124,7 +124,7 @@ def test_a_chapter_runs_in_jupyterlab(lab, folder, chromium):
         ended = """() => document.querySelector("[data-mime-type='application/vnd.jupyter.error']") ||
             [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]
             .every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""  # folded cells have no number
-        page.wait_for_function(ended)
+        page.wait_for_function(ended, polling=200)
         page.locator(IDLE).first.wait_for()
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
@@ -146,6 +146,6 @@ def test_a_chapter_runs_in_jupyterlab(lab, folder, chromium):
         for change in (lambda: None, lambda: choose.select_option(index=1), lambda: move(page, sliders)):
             change()
             sliders.get_by_role("button", name="Divide").click()
-            page.wait_for_function(SAID, arg=before)
+            page.wait_for_function(SAID, arg=before, polling=200)
             before = sliders.locator(".jp-OutputArea-output pre").inner_text()
         browser.close()
