@@ -7,7 +7,9 @@ A flow with density p(y) has the distribution function :math:`\ln f = \ln p(y) +
 
 Here :math:`u, c` are the rates of :math:`y, \ln J` along a straight line, :math:`N, n` their changes with a push along
 the gradient of each position coordinate :math:`y_x`. They depend on the stars alone. The potential is a sum of
-Gaussians in :math:`y_x`, whose amplitudes solve the equations of many stars at all places by least squares.
+Gaussians in :math:`y_x`, whose amplitudes solve the equations of many stars at all places by least squares. If stars
+are missing by place, :math:`\ln S` of their completeness is a second sum, and the equation has the term
+:math:`-u_x\cdot\partial \ln S / \partial y_x` beside.
 """
 
 import torch
@@ -27,11 +29,13 @@ class Equilibrium:
 
     ``rates`` (n, rows), float32, holds u, c, N and n of each star, in the time in which stars at its place move by
     about a standard deviation; ``flips`` (elements, rows) are the signs of the rows under the coordinates' symmetries;
-    ``weight`` is that of the misfit in the loss.
+    ``weight`` is that of the misfit in the loss; ``selection`` tells whether the completeness is unknown.
     """
 
-    def __init__(self, weight: float, coordinates: CoordinateMap, mean: Tensor, std: Tensor, w: Tensor) -> None:
-        self.weight, p = check.positive(weight, "equilibrium"), coordinates.n_positions
+    def __init__(
+        self, weight: float, coordinates: CoordinateMap, mean: Tensor, std: Tensor, w: Tensor, selection: bool = False
+    ) -> None:
+        self.selection, self.weight, p = selection, check.positive(weight, "equilibrium"), coordinates.n_positions
         if p > 2:
             raise ValueError(f"equilibrium needs coordinates that impose a symmetry; got {coordinates.name!r}")
         w = w.clone().requires_grad_()
@@ -50,6 +54,7 @@ class Equilibrium:
         self.flips = torch.cat([signs, (signs[:, :, None] * signs[:, None, :p]).flatten(1)], 1)
         line = torch.arange(-_REACH - 1, _REACH + 1.1, _SPACING)
         self.centres = torch.cartesian_prod(*[line] * p).reshape(-1, p)
+        self.n_unknowns = len(self.centres) * (1 + selection)
 
     def slopes(self, where: Tensor) -> Tensor:
         """Return the gradient (..., p, J) of each Gaussian at standardized position coordinates (..., p)."""
@@ -68,13 +73,16 @@ class Equilibrium:
         ``score`` and ``y`` are (K, features, n), ``rates`` (K, rows, n).
         """
         streaming, push = self.terms(score, rates)
+        p = push.shape[1]
+        pushes = torch.stack([push, rates[:, :p]][: 1 + self.selection], 1)  # what phi and ln S take from the equation
         with torch.no_grad():
-            slopes = self.slopes(y[:, : push.shape[1]].mT)
-            matrix = (push.mT[..., None] * slopes).sum(2)
+            slopes = self.slopes(y[:, :p].mT)
+            matrix = torch.einsum("kcpn,knpj->kncj", pushes, slopes).flatten(2)
             new = matrix.mT @ torch.cat([matrix, streaming[..., None]], 2) / y.shape[2]
             normal = torch.where((normal == 0).all(), new, _MEMORY * normal + (1 - _MEMORY) * new)
-            square, right = normal.double().split([len(self.centres), 1], 2)
+            square, right = normal.double().split([self.n_unknowns, 1], 2)
             diagonal = square.diagonal(dim1=1, dim2=2)
             diagonal += _RIDGE * diagonal.mean(1, keepdim=True)
-            force = (slopes @ torch.linalg.solve(square, right).float()[:, None]).squeeze(-1).mT
-        return (streaming - (push * force).sum(1)).square().mean(1), normal
+            found = torch.linalg.solve(square, right).float().unflatten(1, (-1, len(self.centres)))
+            fields = torch.einsum("knpj,kcjo->kcpn", slopes, found)
+        return (streaming - (pushes * fields).sum((1, 2))).square().mean(1), normal

@@ -69,8 +69,8 @@ def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_
 def fit(
     stars: np.ndarray, *, n_flows: int = 1, spec: FlowSpec | None = None, config: TrainConfig | None = None,
     coordinates: str | CoordinateMap = "radial", time_reversal: bool = False, prior: FlowEnsemble | None = None,
-    equilibrium: float = 0.0, rng: np.random.Generator | int, checkpoint: str | Path | None = None,
-    device: str = "auto",
+    equilibrium: float = 0.0, selection: bool = False, rng: np.random.Generator | int,
+    checkpoint: str | Path | None = None, device: str = "auto",
 ) -> FlowEnsemble:
     """Learn the distribution function of stars with an ensemble of flows, all trained at once.
 
@@ -90,6 +90,8 @@ def fit(
     equilibrium : float
         Weight in the loss of the mean squared misfit of the Boltzmann equation, at all stars in one field of force,
         which is found with f (0.1 is a good one; 0 leaves it out). It needs coordinates that impose a symmetry.
+    selection : bool
+        Whether stars are missing by place: the equilibrium then has an unknown completeness, which is found with f.
     rng : Generator or int
         Random generator or its seed. It gives independent streams for data, initialization and batch order.
     checkpoint : str or Path, optional
@@ -131,26 +133,30 @@ def fit(
     if prior is not None and (coordinates.features < 6 or prior.n_flows != n_flows):
         raise ValueError(f"a prior needs as many members as are trained, and coordinates without symmetry; it has "
                          f"{prior.n_flows} for {n_flows}, and coordinates is {coordinates.name!r}")
+    if selection and not equilibrium:
+        raise ValueError("selection needs an equilibrium, for example 0.1; without it the training knows no equation")
     some = torch.from_numpy(np.random.default_rng(seeds["data"]).permutation(len(w))[:_N_REFERENCE])
     nothing = torch.zeros(n_flows, 0)
     model = FlowEnsemble(spec, coordinates, ready.mean, ready.std, nothing, ready.positions[some], prior=prior)
     density = None if prior is None else model.to(device).density
     equation, rates, flips = None, None, coordinates.flips
     if equilibrium:
-        equation = Equilibrium(equilibrium, coordinates, ready.mean, ready.std, torch.from_numpy(w))
+        equation = Equilibrium(equilibrium, coordinates, ready.mean, ready.std, torch.from_numpy(w), selection)
         rates, flips = equation.rates, torch.cat([flips, equation.flips], dim=1)
     parts = [part.to(device) for part in (*ready.split(config.held_out, seeds["data"], rates), flips)]
     run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density, equation)
+    kind = f"training with equilibrium {equilibrium}" if equilibrium else "training"
     identity = {
-        "kind": f"training with equilibrium {equilibrium}" if equilibrium else "training", "spec": asdict(spec),
+        "kind": kind + " and selection" * selection, "spec": asdict(spec),
         "coordinates": coordinates.to_dict(), "config": asdict(config), "n_flows": n_flows, "seeds": seeds,
         "stars": checksum(w), **({} if prior is None else {"prior": checksum(prior.theta)}),
     }
     train(run, None if checkpoint is None else Path(checkpoint).expanduser() / "checkpoint.safetensors", identity)
     metadata = {
         "n_stars": len(w), "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
-        "equilibrium": equilibrium, "held_out_loss": run.progress["best"], "history": run.progress["history"],
-        "seconds": round(run.progress["seconds"], 1), "device": device, "threads": torch.get_num_threads(),
+        "equilibrium": equilibrium, "selection": selection, "held_out_loss": run.progress["best"],
+        "history": run.progress["history"], "seconds": round(run.progress["seconds"], 1), "device": device,
+        "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
     return replace(model, theta=run.best.cpu(), metadata=metadata)

@@ -111,7 +111,7 @@ class Run:
         self.theta = theta.to(stars.device).requires_grad_()
         self.best = self.theta.detach().clone()
         self.optimizer = Optimizer(layout, self.theta, config.learning_rate, config.matrix_rate)
-        j = 0 if equilibrium is None else len(equilibrium.centres)
+        j = 0 if equilibrium is None else equilibrium.n_unknowns
         self.normal = torch.zeros(k, j, j + 1, device=stars.device)
         self.progress = {"epoch": 0, "step": 0, "seconds": 0.0, "running": [0.0] * k, "best": [math.inf] * k,
                          "since": [0] * k, "history": []}

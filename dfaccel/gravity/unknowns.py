@@ -12,6 +12,8 @@ some are the same numbers at all places. `dfaccel.solve` solves for them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -19,7 +21,9 @@ import numpy as np
 import torch
 
 from dfaccel import _check as check
-from dfaccel.systems.base import DistributionFunction
+from dfaccel.coordinates import coordinate_map
+
+_WIDTH = 1.0  # of a bell, in distances to the nearest one that was placed before it
 
 
 class Unknown(Protocol):
@@ -74,35 +78,43 @@ class Selection:
 
 
 class SmoothSelection(Selection):
-    """The same as one smooth function of the position coordinates in which f was learned, for all places together.
+    """The same as one smooth function, for all places together.
 
     Parameters
     ----------
-    df : DistributionFunction
-        Learned distribution function: its symmetry is that of S.
     points : ndarray, shape (m, 3)
-        Where the function may bend: at some of these points.
+        Where the function may bend: at some of these points, spread out over them.
+    coordinates : str or callable
+        What S depends on: "spherical", "axisymmetric" or another name of coordinates, or a function of positions
+        (n, 3), a torch tensor, that returns some numbers (n, d), a tensor.
+    n_bends : int
+        Number of bells, which together with linear functions make up ln S.
     """
 
-    def __init__(self, df: DistributionFunction, points: np.ndarray, n_bends: int = 60) -> None:
+    def __init__(
+        self, points: np.ndarray, coordinates: str | Callable[[torch.Tensor], torch.Tensor] = "radial",
+        n_bends: int = 60,
+    ) -> None:
         points = check.points(points)
-        coordinates = df.neighbourhood(np.concatenate([points, points], axis=1))
-        y = coordinates.position_coordinates(torch.from_numpy(points))
+        at_rest = np.concatenate([points, np.zeros_like(points)], axis=1)
+        place = coordinates if callable(coordinates) else coordinate_map(at_rest, coordinates).position_coordinates
+        y = place(torch.from_numpy(points))
         mean, std = y.mean(0), y.std(0)
         y = (y - mean) / std
-        chosen = [0]  # each next one as far as possible from those before
-        away = torch.cdist(y, y[:1])[:, 0]
-        for _ in range(min(n_bends, len(y)) - 1):
+        chosen, widths, away = [], [], torch.full((len(y),), math.inf)  # each next as far as possible from those before
+        for _ in range(min(check.count(n_bends, "n_bends"), len(y))):
             chosen.append(int(away.argmax()))
+            widths.append(_WIDTH * float(away.max()))
             away = torch.minimum(away, torch.cdist(y, y[chosen[-1:]])[:, 0])
-        width = 2 * float(away.max()) or 1.0
-        self._map, self._mean, self._std, self._bends, self._width = coordinates, mean, std, y[chosen], width
+        widths[0] = max(widths[1:], default=1.0) or 1.0
+        self._place, self._mean, self._std = place, mean, std
+        self._bends, self._widths = y[chosen], y.new_tensor(widths)
         self.ridge = np.r_[np.zeros(y.shape[1]), np.ones(len(chosen))]
 
     def _functions(self, x: torch.Tensor) -> torch.Tensor:
         """Return the functions (m, J) whose sum ln S is: linear ones and bells."""
-        y = (self._map.position_coordinates(x) - self._mean) / self._std
-        return torch.cat([y, torch.exp(-0.5 * torch.cdist(y, self._bends) ** 2 / self._width**2)], dim=1)
+        y = (self._place(x) - self._mean) / self._std
+        return torch.cat([y, torch.exp(-0.5 * torch.cdist(y, self._bends) ** 2 / self._widths**2)], dim=1)
 
     def log_share(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         """Return ln S (..., m) at ``x`` (m, 3), up to a constant, from the parameters (..., J) of an estimate."""

@@ -18,10 +18,10 @@ def stars():
     return PLUMMER.sample(2000, rng=4)
 
 
-def equation_of(stars, name, reversal=False):
+def equation_of(stars, name, reversal=False, selection=False):
     """Prepared stars and their equation."""
     ready = prepare(stars, name, time_reversal=reversal)
-    return ready, Equilibrium(1.0, ready.coordinates, ready.mean, ready.std, torch.from_numpy(stars))
+    return ready, Equilibrium(1.0, ready.coordinates, ready.mean, ready.std, torch.from_numpy(stars), selection)
 
 
 @pytest.mark.parametrize(("name", "reversal"), MAPS)
@@ -71,7 +71,7 @@ def misfit_of(equation, ready, df):
     log_p = df.log_df(w) - ready.coordinates.forward(w)[1]
     score, good = torch.autograd.grad(log_p.sum(), y)[0], torch.isfinite(log_p)
     score, y, rates = (t[good].T[None].detach().float() for t in (score, y, equation.rates))
-    j = len(equation.centres)
+    j = equation.n_unknowns
     misfit, normal = equation.misfit(score, y, rates, torch.zeros(1, j, j + 1))
     assert normal.shape == (1, j, j + 1)
     return float(misfit / equation.terms(score, rates)[0].square().mean())
@@ -87,6 +87,24 @@ def test_a_system_in_equilibrium_fits_and_another_does_not(stars):
     ready, equation = equation_of(stars, "spherical")
     assert misfit_of(equation, ready, PLUMMER) < 1e-3
     assert misfit_of(equation, ready, Expanding()) > 1e-2  # negative control
+
+
+@pytest.mark.parametrize("name", ["spherical", "axisymmetric"])
+def test_stars_that_are_missing_by_place(stars, name):
+    """The equation with a completeness holds for them, the equation without does not."""
+
+    class Faded:
+        def log_df(self, w):
+            return PLUMMER.log_df(w) - 2 * torch.linalg.vector_norm(w[:, :3], dim=1)
+
+    (ready, knowing), (_, ignorant) = (equation_of(stars, name, selection=known) for known in (True, False))
+    assert misfit_of(knowing, ready, Faded()) < 1e-3
+    assert misfit_of(ignorant, ready, Faded()) > 1e-2  # negative control
+
+
+def test_a_selection_needs_an_equilibrium(stars):
+    with pytest.raises(ValueError, match="selection needs an equilibrium"):
+        da.fit(stars, coordinates="spherical", selection=True, rng=0)
 
 
 def test_flows_obey_the_equation_that_is_in_their_loss_and_keep_their_last_state(stars):

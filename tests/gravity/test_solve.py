@@ -107,7 +107,7 @@ def test_all_together():
 def test_a_smooth_selection_is_its_own_gradient():
     """ln S that is linear in the position coordinates is held down by nothing, hence exact."""
     galaxy = da.Hernquist()
-    smooth = SmoothSelection(galaxy, POINTS, n_bends=5)
+    smooth = SmoothSelection(POINTS, n_bends=5)
 
     def log_share(x):
         return smooth._functions(x)[..., :3] @ torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
