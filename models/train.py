@@ -8,12 +8,14 @@ To try a recipe, give ``--stars`` and ``--output``: fewer stars, another folder,
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import dfaccel as da
 from dfaccel.gravity.calibration import fit_calibrated
+from dfaccel.systems.base import namespace
 from dfaccel.systems.from_galpy import Unseen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +57,46 @@ BAR = {
     "config": da.TrainConfig(n_epochs=8, bootstrap=True),
     "n_stars": 500_000,
 }
+
+
+def seen(log_share: Callable, n: int) -> Callable:
+    """Return what keeps each of the stars (N, 6) with the chance S(x), and the first n of those."""
+    return lambda w: w[np.log(np.random.default_rng(17).random(len(w))) < log_share(w[:, :3])][:n]
+
+
+def fading(x: np.ndarray) -> np.ndarray:
+    """Return ln S (...) at positions (..., 3), arrays or tensors: seen from the centre, stars fade out."""
+    return -((x**2).sum(-1) ** 0.5) / 2
+
+
+def dusty(x: np.ndarray) -> np.ndarray:
+    """Return ln S (...) at the same: a lane of dust hides up to 80 % of the stars of a disc."""
+    across = (x[..., 1] * np.cos(LANE["angle"]) - x[..., 0] * np.sin(LANE["angle"]) - LANE["offset"]) / LANE["width"]
+    xp = namespace(x)
+    return xp.log(1 - 0.8 * xp.exp(-(across**2) / 2))
+
+
+LANE = {"angle": np.pi / 7, "offset": 0.5, "width": 0.3}
+FADED = {
+    "coordinates": "spherical",
+    "time_reversal": True,  # as any round galaxy in equilibrium has it
+    "n_flows": 4,
+    "spec": da.FlowSpec(n_transforms=4, hidden_features=48),
+    "config": da.TrainConfig(n_epochs=5, bootstrap=True),
+    "equilibrium": 0.1,
+    "selection": True,
+    "n_stars": 1_500_000,
+    "cut": seen(fading, 500_000),
+}
+DUSTY = {
+    "system": da.Disc(),
+    "coordinates": "flat",
+    "n_flows": 4,
+    "spec": da.FlowSpec(n_transforms=6, hidden_features=48),
+    "config": da.TrainConfig(n_epochs=8, bootstrap=True),
+    "n_stars": 640_000,
+    "cut": seen(dusty, 500_000),
+}
 SNAPSHOT = {  # the settings of chapter 14
     "coordinates": "spherical",
     "n_flows": 8,
@@ -76,6 +118,8 @@ RECIPES = {
     "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
     "disc": {"seed": 91, **DISC},
     "bar": {"seed": 1, **BAR},
+    "faded": {"beta": 0.5, "seed": 171, **FADED},
+    "dusty": {"seed": 172, **DUSTY},
     "king": {"system": Unseen("king"), "seed": 14, **SNAPSHOT},
     "nfw": {"system": Unseen("nfw"), "seed": 15, **SNAPSHOT},
 }
@@ -96,7 +140,8 @@ def train(recipe: dict, n_stars: int, folder: Path | None) -> da.FlowEnsemble:
         prior = da.load(MODELS / recipe["prior"])
         stars = da.denoise(stars, noise, prior, n_candidates=N_CANDIDATES, rng=[seed, 2, 0])
         seed = [seed, 3, 0]
-    options = {key: recipe[key] for key in ("n_flows", "spec", "config", "coordinates")}
+    names = ("n_flows", "spec", "config", "coordinates", "time_reversal", "equilibrium", "selection")
+    options = {key: recipe[key] for key in names if key in recipe}
     if "start" in recipe:
         start = folder and folder / "start"
         options["prior"] = da.fit(stars, rng=[*np.atleast_1d(seed), 4], checkpoint=start, **recipe["start"])
