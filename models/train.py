@@ -59,9 +59,9 @@ BAR = {
 }
 
 
-def seen(log_share: Callable, n: int) -> Callable:
-    """Return what keeps each of the stars (N, 6) with the chance S(x), and the first n of those."""
-    return lambda w: w[np.log(np.random.default_rng(17).random(len(w))) < log_share(w[:, :3])][:n]
+def seen(log_share: Callable, n: int, hidden: Callable = lambda x: np.False_) -> Callable:
+    """Return what keeps each of the stars (N, 6) with the chance S(x), unless hidden, and the first n of those."""
+    return lambda w: w[(np.log(np.random.default_rng(17).random(len(w))) < log_share(w[:, :3])) & ~hidden(w[:, :3])][:n]
 
 
 def fading(x: np.ndarray) -> np.ndarray:
@@ -76,6 +76,12 @@ def dusty(x: np.ndarray) -> np.ndarray:
     return xp.log(1 - 0.8 * xp.exp(-(across**2) / 2))
 
 
+def in_hole(x: np.ndarray) -> np.ndarray:
+    """Return whether positions (..., 3) lie in one of the holes of the footprint, where no star is seen."""
+    return (np.linalg.norm(x[..., None, :2] - HOLES, axis=-1) < HOLE).any(-1)
+
+
+HOLES, HOLE = np.array([[-1.2, -0.6], [0.9, -1.1], [-0.4, 1.9]]), 0.25  # centres and radius
 LANE = {"angle": np.pi / 7, "offset": 0.5, "width": 0.3}
 FADED = {
     "coordinates": "spherical",
@@ -95,7 +101,7 @@ DUSTY = {
     "spec": da.FlowSpec(n_transforms=6, hidden_features=48),
     "config": da.TrainConfig(n_epochs=8, bootstrap=True),
     "n_stars": 640_000,
-    "cut": seen(dusty, 500_000),
+    "cut": seen(dusty, 500_000, in_hole),
 }
 SNAPSHOT = {  # the settings of chapter 14
     "coordinates": "spherical",
@@ -118,8 +124,8 @@ RECIPES = {
     "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
     "disc": {"seed": 91, **DISC},
     "bar": {"seed": 1, **BAR},
-    "faded": {"beta": 0.5, "seed": 171, **FADED},
-    "dusty": {"seed": 172, **DUSTY},
+    "faded": {"beta": 0.5, "seed": [17, 1], **FADED},
+    "dusty": {"seed": [17, 1], **DUSTY},
     "king": {"system": Unseen("king"), "seed": 14, **SNAPSHOT},
     "nfw": {"system": Unseen("nfw"), "seed": 15, **SNAPSHOT},
 }
