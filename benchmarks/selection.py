@@ -3,9 +3,9 @@
     python benchmarks/selection.py --sets 4     # three galaxies, four data sets each; about an hour of one core
 
 Each data set is 500,000 seen stars of its own. "fading 0" and "fading 1/2" are Hernquist spheres of that anisotropy
-with S = e^(-r/2), "dusty" is a disc behind a lane of dust, with three holes where no star is seen (`models/train.py
-faded` and `dusty` are the first of them). Points are those of the score card, of a sphere those within 8 scale radii: hardly any star is
-seen beyond. Methods:
+with S = e^(-r/2), "dusty" is a disc behind a lane of dust, with three holes where no star is seen. The first of each
+are those of `models/train.py faded` and `dusty`. Points are those of the score card, of a sphere those within 8 scale
+radii: hardly any star is seen beyond. Methods:
 
     forgotten   S is taken for 1, place by place (`dfaccel.accelerations`)
     jeans       the same, by moments of the seen stars; of a disc axisymmetric ones
