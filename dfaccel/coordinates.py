@@ -103,8 +103,10 @@ class Radial(CoordinateMap):
     Equal steps of ``y`` are equal ratios of radius outside the scale s, so that a few stars far out do not set the
     units for the many inside. For constant anisotropy :math:`f \propto L^{-2\beta}` (Binney & Tremaine 2008, eq. 4.66),
     a cusp at zero angular momentum where orbits are radial; in :math:`v_t |v_t|^{-\beta}` the density is flat there.
+    A flattened system is first made about as long as wide: lengths and speeds along x, y, z are divided by ``axes``.
     """
 
+    axes: tuple[float, ...] = (1.0,) * 6  # median |x|, |y|, |z| over their geometric mean, and the same of velocities
     anisotropy: float = 0.0  # beta = 1 - <v_t^2> / 2 <v_r^2> of the stretched velocities, learned from the stars
     velocity_scale: float = 1.0  # v_t that the power leaves as it is: rms component of the stars' stretched velocities
 
@@ -112,6 +114,10 @@ class Radial(CoordinateMap):
 
     @classmethod
     def from_stars(cls, w: np.ndarray, *, time_reversal: bool = False) -> Radial:
+        spread = np.median(np.abs(w), axis=0).reshape(2, 3)
+        spread = np.maximum(spread, 0.01 * spread.max(1, keepdims=True) + np.finfo(float).tiny)
+        axes = (spread / np.exp(np.log(spread).mean(1, keepdims=True))).ravel()
+        w = w / axes
         r = np.linalg.norm(w[:, :3], axis=1)
         scale = float(np.median(r))
         v_radial = np.einsum("ni,ni->n", w[:, :3], w[:, 3:]) / np.maximum(r, np.finfo(float).tiny)
@@ -119,9 +125,10 @@ class Radial(CoordinateMap):
         radial = np.mean(stretch * v_radial**2)
         total = np.mean(stretch * np.einsum("ni,ni->n", w[:, 3:], w[:, 3:]))
         anisotropy = float(np.clip(1.5 - 0.5 * total / max(radial, np.finfo(float).tiny), -1.0, 0.9))
-        return cls(scale, time_reversal, anisotropy, float(np.sqrt(total / 3)) or 1.0)
+        return cls(scale, time_reversal, tuple(axes.tolist()), anisotropy, float(np.sqrt(total / 3)) or 1.0)
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        w = w / w.new_tensor(self.axes)
         x, v, r = w[..., :3], w[..., 3:], _length(w[..., :3]).clamp_min(1e-12 * self.scale)
         shrink = torch.log1p(r / self.scale) / r
         stretch = self._stretch(r)
@@ -138,11 +145,13 @@ class Radial(CoordinateMap):
 
     def positions(self, y: Tensor, rng: np.random.Generator) -> Tensor:
         length = _length(y[..., :3]).clamp_min(1e-12)
-        return y[..., :3] * (self.scale * torch.expm1(length) / length)
+        return y[..., :3] * (self.scale * torch.expm1(length) / length) * y.new_tensor(self.axes[:3])
 
     def velocities(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
+        x = x / x.new_tensor(self.axes[:3])
         r, power = _length(x), self.anisotropy / (1 - self.anisotropy)
-        return self._across(x / r.clamp_min(1e-12 * self.scale), y[..., 3:], power)[0] / self._stretch(r)
+        v = self._across(x / r.clamp_min(1e-12 * self.scale), y[..., 3:], power)[0] / self._stretch(r)
+        return v * v.new_tensor(self.axes[3:])
 
 
 @dataclass(frozen=True)
@@ -287,4 +296,4 @@ def map_from_dict(values: dict) -> CoordinateMap:
     name = values.pop("name", None) or str(values.pop("kind", None)).lower()
     if name not in COORDINATES:
         raise ValueError(f"{_NAMES}; got {name!r}")
-    return COORDINATES[name](**values)
+    return COORDINATES[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

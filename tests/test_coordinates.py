@@ -26,6 +26,7 @@ MAPS = [Linear(1.7), Radial(1.7), Axisymmetric(1.7, height=0.2), Spherical(1.7)]
 MAPS += [Linear(0.6, True), Radial(0.6, True), Axisymmetric(0.6, True, height=3.0), Spherical(0.6, True)]
 MAPS += [Flat(1.7, height=0.4, omega=0.7, core=0.6), Flat(1.7, True), Bisymmetric(0.6, height=0.2, omega=-0.3)]
 MAPS += [Radial(1.7, anisotropy=0.5), Radial(0.6, True, anisotropy=-0.4, velocity_scale=3.0)]
+MAPS += [Radial(1.7, axes=(1.25, 1.0, 0.8, 0.5, 1.0, 2.0))]
 
 
 every_map = pytest.mark.parametrize("coordinates", MAPS, ids=repr)
@@ -243,6 +244,18 @@ def test_anisotropy_is_that_of_the_stars(beta):
     assert abs(inner - outer / 4) < 5 * np.sqrt(outer * 0.25 * 0.75) + 0.06 * outer
     inner, outer = near(Radial(coordinates.scale))
     assert not beta or inner > 0.4 * outer  # negative control: untouched velocities are crowded
+
+
+def test_a_flattened_system_is_made_as_long_as_wide():
+    w = da.Hernquist().sample(10_000, rng=0) * np.tile([1, 0.8, 0.6], 2)
+    axes = np.array(Radial.from_stars(w).axes)
+    spread = np.median(np.abs(w), axis=0).reshape(2, 3)
+    assert np.ptp(spread[0]) > 0.3 * spread[0].max()  # negative control
+    made_round = spread.ravel() / axes
+    np.testing.assert_allclose(made_round, np.repeat(made_round[[0, 3]], 3), rtol=1e-12)
+    np.testing.assert_allclose(axes.reshape(2, 3).prod(1), 1, rtol=1e-12)  # so that it needs no Jacobian
+    plane = w * [1, 1, 0, 1, 1, 0]
+    assert np.all(np.isfinite(Radial.from_stars(plane).axes))
 
 
 def test_anisotropy_of_odd_stars_is_bounded():
