@@ -12,23 +12,22 @@ MIN_STARS = 1000
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz")
 
 
-def positive(value: float, name: str, *, infinite: bool = False) -> float:
-    """Return ``value`` as a float, or raise if it is not a positive number (finite, unless infinity is allowed)."""
+def positive(value: float, name: str, *, zero: bool = False, infinite: bool = False) -> float:
+    """Return ``value`` as a float, or raise if it is not positive and finite; zero and infinity may be allowed."""
+    kind = f"{name} must be {'zero or ' if zero else ''}a positive"
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a positive number; got {value!r}") from None
-    if not number > 0 or (math.isinf(number) and not infinite):
-        raise ValueError(f"{name} must be a positive {'' if infinite else 'finite '}number; got {value!r}")
+        raise TypeError(f"{kind} number; got {value!r}") from None
+    if not (number > 0 or (zero and number == 0)) or (math.isinf(number) and not infinite):
+        raise ValueError(f"{kind} {'' if infinite else 'finite '}number; got {value!r}")
     return number
 
 
-def settle(instance: object, *names: str, zero: bool = False, infinite: bool = False) -> None:
-    """Check numbers of a frozen dataclass with `positive`, keep them as floats, and let zero pass if it is allowed."""
+def settle(instance: object, *names: str, **allowed: bool) -> None:
+    """Check numbers of a frozen dataclass with `positive`, and keep them as floats."""
     for name in names:
-        value = getattr(instance, name)
-        number = 0.0 if zero and value == 0 else positive(value, name, infinite=infinite)
-        object.__setattr__(instance, name, number)
+        object.__setattr__(instance, name, positive(getattr(instance, name), name, **allowed))
 
 
 def count(n: int, name: str) -> int:

@@ -52,8 +52,9 @@ def test_numbers_of_a_frozen_dataclass_are_settled():
 
     assert repr(Sphere(np.float32(2))) == repr(Sphere(2.0, 0.0))
     assert type(Sphere(2).lag) is float
-    for values, name in (((0,), "mass"), ((np.inf,), "mass"), ((1, -1), "lag")):
-        with pytest.raises(ValueError, match=f"^{name} must be a positive finite number; got "):
+    for values, name in (((0,), "mass"), ((np.inf,), "mass"), ((1, -1), "lag"), ((1, np.nan), "lag")):
+        kind = "zero or a positive" if name == "lag" else "a positive"
+        with pytest.raises(ValueError, match=f"^{name} must be {kind} finite number; got "):
             Sphere(*values)
 
 

@@ -92,10 +92,9 @@ def knn_divergence(x: ArrayLike, y: ArrayLike, k: int = 8, *, extrapolate: bool 
 
     Parameters
     ----------
-    x, y : array (n, d), (m, d)
-        Independent draws from `p` and from `q`.
-    k, extrapolate : int, bool
-        Number of neighbours, and whether to extrapolate; :math:`D_k`, the result if not, has more bias and less noise.
+    x, y, k, extrapolate : array (n, d), array (m, d), int, bool
+        Independent draws from `p` and from `q`, number of neighbours, and whether to extrapolate; :math:`D_k`, the
+        result if not, has more bias and less noise.
 
     Returns
     -------

@@ -5,8 +5,6 @@ velocity gives one linear equation for the three components of a, so many veloci
 (An et al. 2021, section 2). Only f enters, never a potential.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,15 +26,10 @@ class Accelerations:
 
     Parameters
     ----------
-    points : ndarray, shape (m, 3)
-        Positions, length.
-    value : ndarray, shape (m, 3)
-        Accelerations of the ensemble's distribution function, velocity^2 / length; NaN where f vanishes at every
-        velocity.
-    members : ndarray, shape (n_flows, m, 3)
-        Accelerations of each member.
-    covariance : ndarray, shape (m, 3, 3)
-        Covariance over members; NaN for a single one.
+    points, value : ndarray, shape (m, 3)
+        Positions, length, and accelerations there, velocity^2 / length; NaN where f vanishes at every velocity.
+    members, covariance : ndarray, shapes (n_flows, m, 3), (m, 3, 3)
+        Accelerations of each member, and their covariance; NaN for a single member.
     condition : ndarray, shape (m,)
         Condition number of the directions of the velocity gradients: 1 if they determine all components equally well.
     residual : ndarray, shape (m,)
@@ -102,24 +95,19 @@ def accelerations(
 
     Parameters
     ----------
-    df : DistributionFunction
-        Learned or exact distribution function: a `FlowEnsemble`, a system, or an object of your own class.
-    points : ndarray, shape (m, 3)
-        Positions, length.
-    n_velocities : int
-        Velocities per point.
-    velocities : ndarray, shape (m, V, 3), optional
-        Velocities to use instead of draws from f.
+    df, points : DistributionFunction, ndarray, shape (m, 3)
+        Learned or exact distribution function (a `FlowEnsemble`, a system, your own class), and positions, length.
+    n_velocities, velocities : int, ndarray, shape (m, V, 3), optional
+        Number of velocities per point, or the velocities themselves in place of draws from f.
     leave_out : callable, optional
         Region of phase space whose equations are not used, for all members alike: takes points (n, 6) and returns
         whether each lies in it, (n,) bool. The others must still span all directions (``condition``).
     huber : float or None
         Robust standard deviations beyond which an equation's weight falls (Huber 1964; 1.345 keeps 95 % of the
         efficiency on Gaussian errors); None for plain least squares.
-    rng : Generator or int
-        Random generator, or its seed, for the velocities.
-    warn : bool
-        Whether to warn of points where the result is not to be trusted.
+    rng, warn : Generator or int, bool
+        Random generator, or its seed, for the velocities, and whether to warn of points where training stars are too
+        few (``supported``) or the velocities hardly determine a component (``condition``).
 
     Returns
     -------
@@ -128,17 +116,9 @@ def accelerations(
 
     Raises
     ------
-    TypeError
-        If ``df`` is not a distribution function or a number has the wrong type.
-    ValueError
-        If an array has a wrong shape or holds a non-finite value, ``leave_out`` does not return a bool for each
-        point, or a number is out of range.
-
-    Warns
-    -----
-    UserWarning
-        If points lie where training stars are too few (``supported``), or if the velocities hardly determine a
-        component (``condition``).
+    TypeError, ValueError
+        If ``df`` is no distribution function, an array has a wrong shape or a non-finite value, ``leave_out`` does not
+        return a bool for each point, or a number is of a wrong type or out of range.
 
     Examples
     --------

@@ -1,7 +1,5 @@
 """The weighting of velocity space: velocities at any point, drawn from the distribution function itself."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator

@@ -30,8 +30,8 @@ def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> 
     >>> add_noise([[1.0, 2.0, 3.0, 0.0, 0.1, 0.2]], 0.0, rng=1)
     array([[1. , 2. , 3. , 0. , 0.1, 0.2]])
     """
-    w = check.phase_space(w)
-    return w * (1 + _size(fraction) * np.random.default_rng(rng).standard_normal(w.shape))
+    w, size = check.phase_space(w), check.positive(fraction, "fraction", zero=True)
+    return w * (1 + size * np.random.default_rng(rng).standard_normal(w.shape))
 
 
 def denoise(
@@ -63,7 +63,8 @@ def denoise(
     >>> denoise(da.Plummer().sample(1000, rng=0), 0.1, da.Plummer(), rng=1).shape
     (1000, 6)
     """
-    w, size, rng = check.phase_space(w), _size(fraction), np.random.default_rng(rng)
+    w, rng = check.phase_space(w), np.random.default_rng(rng)
+    size = check.positive(fraction, "fraction", zero=True)
     check.count(n_candidates, "n_candidates")
     truth = w.copy()
     if not size:
@@ -80,14 +81,3 @@ def denoise(
             chosen[taken] = k
         truth[start : start + _CHUNK] = candidates[each, chosen]
     return truth
-
-
-def _size(fraction: float) -> float:
-    """Return the relative error as a float, or raise if it is negative or not finite."""
-    try:
-        size = float(fraction)
-    except (TypeError, ValueError):
-        raise TypeError(f"fraction must be a number, zero or positive; got {fraction!r}") from None
-    if not 0 <= size < np.inf:
-        raise ValueError(f"fraction must be finite, zero or positive; got {fraction!r}")
-    return size

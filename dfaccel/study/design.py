@@ -36,7 +36,7 @@ class Design:
     n_batches: int = 1  # with so many orders of the batches ...
     pairs: tuple[tuple[int, int], ...] | None = None  # or only from these (data, initialization), as of `cyclic`
     spec: FlowSpec = field(default_factory=lambda: FlowSpec(6, 32, permutation="rotate"))
-    config: TrainConfig = field(default_factory=lambda: TrainConfig(  # ``held_out`` is not used
+    config: TrainConfig = field(default_factory=lambda: TrainConfig(  # its held_out is not used
         n_epochs=200, batch_size=1024, learning_rate=1e-3, matrix_rate=0.0, warmup=0.0, decay=False, patience=10))
     coordinates: str = "linear"
     n_held_out: int = 8192  # stars that decide when a flow is at its best

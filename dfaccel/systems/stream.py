@@ -177,12 +177,9 @@ def mix(system: Any, stream: Stream, fraction: float) -> Mixture:
     >>> mix(da.Plummer(), da.Stream(radius=10.0), 0.01).sample(1000, rng=1).shape
     (1000, 6)
     """
-    try:
-        fraction = float(fraction)
-    except (TypeError, ValueError):
-        raise TypeError(f"fraction must be a number from 0 to 1; got {fraction!r}") from None
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must lie in [0, 1]; got {fraction}")
+    fraction = check.positive(fraction, "fraction", zero=True)
+    if fraction > 1:
+        raise ValueError(f"fraction must be at most 1; got {fraction}")
     missing = [name for name in ("sample", "acceleration", "potential") if not hasattr(system, name)]
     if missing or not isinstance(stream, Stream):
         lacks = f" without {', '.join(missing)}" if missing else ""
