@@ -70,12 +70,6 @@ def finite_rows(array: NDArray, name: str, kind: str = "non-finite row", where: 
     return array
 
 
-def finite_coordinates(y: NDArray[np.float64], name: str) -> None:
-    """Raise if stars lie where the coordinates of that name are singular, so that their ``y`` (n, d) is not finite."""
-    where = f" where {name} coordinates are singular (the centre, the axis or a purely radial orbit)"
-    finite_rows(y, "stars", "row", where, "; remove them")
-
-
 def training_stars(w: NDArray[np.float64]) -> None:
     """Raise if stars (n, 6) are too few or a column is constant; warn if more than 1 % of them are repeated."""
     if len(w) < MIN_STARS:

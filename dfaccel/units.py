@@ -83,10 +83,6 @@ class Frame:
         """Return positions (m, 3) in the frame, as plain numbers in units of ``length``."""
         return ((x - self.centre) / self.length).to_value("")
 
-    def velocities(self, v: Quantity) -> NDArray[np.float64]:
-        """Return velocities (m, 3) in the frame, as plain numbers in units of ``velocity``."""
-        return ((v - self.motion) / self.velocity).to_value("")
-
     def places(self, x: ArrayLike) -> Quantity:
         """Return where plain positions (m, 3) of the frame are, in the coordinates of the observer."""
         return np.asarray(x) * self.length + self.centre
@@ -97,5 +93,4 @@ class Frame:
 
     def to_dict(self) -> dict:
         """Return the frame as plain values and the names of their units."""
-        named = {name: getattr(self, name) for name in ("length", "velocity", "centre", "motion")}
-        return {name: {"value": np.asarray(q.value).tolist(), "unit": q.unit.to_string()} for name, q in named.items()}
+        return {name: {"value": np.asarray(q.value).tolist(), "unit": str(q.unit)} for name, q in vars(self).items()}

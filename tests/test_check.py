@@ -113,11 +113,3 @@ def test_stars_that_teach_nothing(stars):
         flat = np.where(np.arange(6) == column, 3.7, stars)
         with pytest.raises(ValueError, match=f"^stars has a constant column: {name}; every one must vary$"):
             check.training_stars(flat)
-
-
-def test_singular_coordinates():
-    y = np.zeros((5, 3))
-    check.finite_coordinates(y, "spherical")
-    y[3, 2] = -np.inf
-    with pytest.raises(ValueError, match="^stars has 1 row where spherical coordinates .*index 3; remove"):
-        check.finite_coordinates(y, "spherical")

@@ -63,10 +63,7 @@ class Equilibrium:
         return (score * straight).sum(1), (score[:, :, None] * pushed.unflatten(1, (d, -1))).sum(1)
 
     def misfit(self, score: Tensor, y: Tensor, rates: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean squared misfit (K,) of stars and the normal equations (K, J, J + 1) with theirs added.
-
-        ``score`` and ``y`` are (K, features, n), ``rates`` (K, rows, n).
-        """
+        """Return the misfit (K,) of stars, ``y`` (K, features, n), and the normal equations with theirs added."""
         streaming, push = self.terms(score, rates)
         with torch.no_grad():
             slopes = self.slopes(y[:, : push.shape[1]].mT)

@@ -61,7 +61,8 @@ def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_
     """Choose coordinates from stars ``w`` (n, 6), and standardize the stars in them."""
     coordinates = coordinate_map(w, coordinates, time_reversal=time_reversal)
     raw, log_jacobian = coordinates.forward(torch.from_numpy(w))
-    check.finite_coordinates(raw.numpy(), coordinates.name)
+    where = f" where {coordinates.name} coordinates are singular (the centre, the axis or a purely radial orbit)"
+    check.finite_rows(raw.numpy(), "stars", "row", where, "; remove them")
     mean = torch.where((coordinates.flips < 0).any(0), 0.0, raw.mean(0))  # flips are about zero
     return Prepared(coordinates, mean, (raw - mean).square().mean(0).sqrt(), raw, log_jacobian)
 
@@ -90,12 +91,11 @@ def fit(
     equilibrium : float
         Weight in the loss of the mean squared misfit of the Boltzmann equation, at all stars in one field of force,
         which is found with f (0.1 is a good one; 0 leaves it out). It needs coordinates that impose a symmetry.
-    rng : Generator or int
-        Random generator or its seed. It gives independent streams for data, initialization and batch order.
+    rng, device : Generator or int, str
+        Random generator or its seed, from which data, initialization and batch order have independent streams; and
+        torch device ("auto" takes CUDA if there is one).
     checkpoint : str or Path, optional
         Folder for checkpoints. A training that was stopped goes on from there when it is called again, to the same end.
-    device : str
-        Torch device; "auto" takes CUDA if there is one.
 
     Returns
     -------

@@ -130,11 +130,16 @@ def accelerations(
     points = check.points(points)
     if huber is not None:
         check.positive(huber, "huber")
+    if not (leave_out is None or callable(leave_out)):
+        raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
     parts = []
     for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
         log_f, score = with_mixture(df, v, w)
         if leave_out is not None:
-            log_f[:, _left_out(leave_out, w).reshape(v.shape[:2])] = -np.inf
+            out = np.asarray(leave_out(w))
+            if out.shape != w.shape[:1] or out.dtype != bool:
+                raise ValueError(f"leave_out must return bool, shape {w.shape[:1]}; got {out.dtype}, shape {out.shape}")
+            log_f[:, out.reshape(v.shape[:2])] = -np.inf
         score, outside = usable(log_f, score)
         streaming = (v * score[..., :3]).sum(-1)
         value, _, left = regress(score[..., 3:], -streaming, outside, huber)
@@ -163,16 +168,6 @@ def with_mixture(df: DistributionFunction, v: np.ndarray, w: np.ndarray) -> tupl
     return log_f, np.concatenate([mixture[None], score]).reshape(*shape, 6)
 
 
-def _left_out(leave_out: Callable[[np.ndarray], np.ndarray], w: np.ndarray) -> np.ndarray:
-    """Return which of the points (n, 6) lie in the region to leave out, or raise if that is not a bool for each."""
-    if not callable(leave_out):
-        raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
-    out = np.asarray(leave_out(w))
-    if out.shape != w.shape[:1] or out.dtype != bool:
-        raise ValueError(f"leave_out must return bool, shape {w.shape[:1]}; got {out.dtype}, shape {out.shape}")
-    return out
-
-
 def usable(log_f: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores with zeros where there is no equation, and where that is (..., m, V)."""
     # where an exact distribution function vanishes, beyond the escape speed, or where a flow overflows
@@ -185,8 +180,7 @@ def regress(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Solve a regression a place: matrix (..., m, V, p), right (..., m, V) -> unknowns (..., m, p), weights, misfits.
 
-    The velocities are distributed as f, so each region of velocity space counts by the stars in it. Where f is small
-    its learned score is poor in a way that no formula predicts. Huber's weights, found by iteration, therefore let an
+    Where f is small its learned score is poor in a way that no formula predicts. Huber's weights therefore let an
     equation that misses by more than ``huber`` robust standard deviations count by its miss rather than its square.
     """
     right, outside = right[..., None], outside[..., None]
@@ -210,8 +204,6 @@ def _condition(matrix: np.ndarray) -> np.ndarray:
 
 def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Return the standard deviation (..., m, 1, 1) of the Gaussian that has the median misfit of the equations."""
-    miss = np.abs(left)
-    if outside.any():
-        miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, miss)
-        return 1.4826 * np.nanmedian(miss, axis=-2, keepdims=True)
-    return 1.4826 * np.median(miss, axis=-2, keepdims=True)
+    miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, np.abs(left))
+    median = np.nanmedian if outside.any() else np.median  # the latter is faster
+    return 1.4826 * median(miss, axis=-2, keepdims=True)

@@ -44,8 +44,7 @@ class MCMCSample:
 def sample_mcmc(
     target: DistributionFunction | Callable[[NDArray], NDArray], n: int, rng: np.random.Generator | int, *,
     n_walkers: int = 500, max_steps: int = 10_000, coordinates: Literal["radial", "cartesian"] = "radial",
-    moves: Sequence[Any] | None = None, start: NDArray | None = None, length: float | None = None,
-    speed: float | None = None, progress: bool = True,
+    moves: Sequence[Any] | None = None,
 ) -> MCMCSample:
     r"""Draw stars from a distribution function with emcee, thinned by the autocorrelation time.
 
@@ -55,20 +54,19 @@ def sample_mcmc(
     Parameters
     ----------
     target : DistributionFunction or callable
-        A system, or a function that takes w of shape (m, 6) and returns log f, shape (m,), up to a constant.
+        A system, or a function that takes w of shape (m, 6) and returns log f, shape (m,), up to a constant. Its units
+        of r and v are its attributes ``scale`` and ``velocity_unit``, or 1. Walkers start in a small ball about zero.
     n, n_walkers, max_steps, rng : int, and int or Generator
         Numbers of stars, of walkers and of steps, burn-in included, before tau must be known; and random generator.
     coordinates : {"radial", "cartesian"}
         Walk in :math:`y = x \log(1+r)/r`, :math:`u = v \sqrt{1+r}`, where a system is compact, or in x and v.
-    moves, progress : sequence, optional, and bool
-        emcee moves, by default half stretch moves, half differential evolution; and whether to show a progress bar.
-    start, length, speed : ndarray, shape (n_walkers, 6), and float, optional
-        First walkers, by default a small ball about the centre, and units of r and v, by default those of a system.
+    moves : sequence, optional
+        emcee moves, by default half stretch moves, half differential evolution.
 
     Raises
     ------
     ShortChainError, TypeError, ValueError
-        If tau asks for more than ``max_steps``, an argument is bad, or log f is not finite where the walkers start.
+        If tau asks for more than ``max_steps``, an argument is bad, or log f is not finite about zero.
 
     Notes
     -----
@@ -77,27 +75,21 @@ def sample_mcmc(
 
     Examples
     --------
-    >>> sample_mcmc(lambda w: -(w**2).sum(axis=1), 1000, rng=1, n_walkers=100, progress=False).stars.shape
+    >>> sample_mcmc(lambda w: -(w**2).sum(axis=1), 1000, rng=1, n_walkers=100).stars.shape
     (1000, 6)
     """
-    for name, number in {"n": n, "n_walkers": n_walkers, "max_steps": max_steps}.items():
-        check.count(number, name)
-    if n_walkers < 12:
+    check.count(n, "n")
+    check.count(max_steps, "max_steps")
+    if check.count(n_walkers, "n_walkers") < 12:
         raise ValueError(f"n_walkers must be at least 12, twice the number of dimensions; got {n_walkers}")
     if coordinates not in ("radial", "cartesian"):
         raise ValueError(f'coordinates must be "radial" or "cartesian"; got {coordinates!r}')
     log_df = getattr(target, "log_df", target)
     if not callable(log_df):
         raise TypeError(f"target must be a system or a function of w; got {type(target).__name__}")
-    length = check.positive(getattr(target, "scale", 1.0) if length is None else length, "length")
-    speed = check.positive(getattr(target, "velocity_unit", 1.0) if speed is None else speed, "speed")
-    unit, rng = np.repeat([length, speed], 3), np.random.default_rng(rng)
-    start = _ball(log_df, n_walkers, unit, rng) if start is None else check.phase_space(start, "start")
-    if start.shape != (n_walkers, 6):
-        raise ValueError(f"start must have shape (n_walkers, 6) = ({n_walkers}, 6); got {start.shape}")
-    if not np.isfinite(log_df(start)).all():
-        raise ValueError("log f must be finite wherever the walkers start; give other positions as start")
-
+    rng = np.random.default_rng(rng)
+    unit = np.repeat([getattr(target, name, 1.0) for name in ("scale", "velocity_unit")], 3)
+    start = _ball(log_df, n_walkers, unit, rng)
     forward, backward = (_compact, _spread) if coordinates == "radial" else (np.copy, lambda p: (p, 0.0))
 
     def log_density(p: NDArray) -> NDArray:
@@ -110,7 +102,7 @@ def sample_mcmc(
     # emcee copies NumPy's global state when made; the state given here replaces it before the first step
     legacy = np.random.RandomState(np.random.MT19937(int(rng.integers(2**63))))
     state = emcee.State(forward(start / unit), random_state=legacy.get_state())
-    with tqdm(unit="step", desc="emcee", leave=False, disable=not progress) as bar:
+    with tqdm(unit="step", desc="emcee", leave=False) as bar:
         goal = min(1000, max_steps)  # the first look at tau
         while True:
             for state in sampler.sample(state, iterations=goal - sampler.iteration):  # noqa: B007, B020
@@ -141,7 +133,7 @@ def sample_mcmc(
 
 
 def _ball(log_df: Callable, n_walkers: int, unit: NDArray, rng: np.random.Generator) -> NDArray:
-    """Return positions in a ball about the centre, drawn again from ever smaller balls where f = 0."""
+    """Return positions in a ball about zero, drawn again from ever smaller balls where f = 0."""
     w, empty = np.empty((n_walkers, 6)), np.ones(n_walkers, dtype=bool)
     for shrink in 0.5 ** np.arange(40):
         w[empty] = rng.normal(size=(empty.sum(), 6)) * unit * shrink * np.repeat([0.5, 0.3], 3)
@@ -151,7 +143,7 @@ def _ball(log_df: Callable, n_walkers: int, unit: NDArray, rng: np.random.Genera
         empty = ~np.isfinite(log_f)
         if not empty.any():
             return w
-    raise ValueError("log f is not finite anywhere near the centre; give the walkers' first positions as start")
+    raise ValueError("log f is not finite anywhere near zero, where the walkers start; shift the coordinates")
 
 
 def _compact(w: NDArray) -> NDArray:

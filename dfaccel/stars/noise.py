@@ -15,10 +15,8 @@ def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> 
 
     Parameters
     ----------
-    w : ndarray, shape (n, 6)
-        Phase-space coordinates x y z vx vy vz, in any units.
-    fraction, rng : float, Generator or int
-        Relative error :math:`\epsilon`, for example 0.01 for 1 %, and random generator or its seed.
+    w, fraction, rng : ndarray, shape (n, 6), float, Generator or int
+        Stars x y z vx vy vz, in any units, relative error :math:`\epsilon`, for example 0.01, and random generator.
 
     Raises
     ------
@@ -47,15 +45,15 @@ def denoise(
 
     Parameters
     ----------
-    w, fraction, rng : ndarray, float, Generator or int
-        Noisy stars (n, 6), relative error and random generator, as in `add_noise`.
+    w, fraction, rng : ndarray, shape (n, 6), float, Generator or int
+        Noisy stars, relative error and random generator, as in `add_noise`.
     model, n_candidates : DistributionFunction, int
         Distribution function of the stars without noise, such as a `FlowEnsemble`, and candidates per star.
 
     Raises
     ------
     TypeError, ValueError
-        If ``w`` has another shape or a non-finite row, or a number has a wrong type or range.
+        If ``w`` or a number has a wrong type, shape or range.
 
     Examples
     --------

@@ -1,7 +1,5 @@
 """Orbits of many stars in a fixed potential, block by block, resumable."""
 
-from __future__ import annotations
-
 import math
 import time as clock
 from pathlib import Path

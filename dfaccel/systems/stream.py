@@ -1,7 +1,5 @@
 """Stellar streams, and a system with a stream in it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,10 +159,9 @@ def mix(system: Any, stream: Stream, fraction: float) -> Mixture:
 
     Parameters
     ----------
-    system : Plummer, Hernquist, Disc, or an object with sample, acceleration and potential
-        Only with its ``log_df`` does the mixture have one.
-    stream, fraction : Stream, float
-        Stream, by default at the speed of a circular orbit, and its share of the stars, 0 to 1.
+    system, stream, fraction : system, Stream, float
+        Object with ``sample``, ``acceleration`` and ``potential`` (only with its ``log_df`` has the mixture one),
+        stream, by default at the speed of a circular orbit, and its share of the stars, 0 to 1.
 
     Raises
     ------
