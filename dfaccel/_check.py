@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
 MIN_STARS = 1000
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz")
@@ -43,17 +42,15 @@ def count(n: int, name: str) -> int:
     return number
 
 
-def phase_space(w: ArrayLike | torch.Tensor, name: str = "w") -> NDArray[np.float64]:
+def phase_space(w: np.ndarray | torch.Tensor, name: str = "w") -> np.ndarray:
     """Return phase-space coordinates x y z vx vy vz as a float64 array (n, 6), n > 0, or raise if one is not finite."""
     array = np.asarray(w.detach().cpu() if isinstance(w, torch.Tensor) else w, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] != 6:
-        raise ValueError(f"{name} must have shape (n, 6); got {array.shape}")
-    if not len(array):
-        raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    if array.ndim != 2 or array.shape[1] != 6 or not len(array):
+        raise ValueError(f"{name} must have shape (n, 6), n >= 1; got {array.shape}")
     return finite_rows(array, name)
 
 
-def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
+def points(x: np.ndarray, name: str = "points") -> np.ndarray:
     """Return positions as a float64 array (m, 3), m > 0, or raise if one is not finite."""
     array = np.asarray(x, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 3 or not len(array):
@@ -61,16 +58,16 @@ def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
     return finite_rows(array, name)
 
 
-def finite_rows(array: NDArray, name: str, kind: str = "non-finite row", where: str = "", cure: str = "") -> NDArray:
+def finite_rows(array: np.ndarray, name: str) -> np.ndarray:
     """Return an array (n, d), or raise if a row holds NaN or infinity."""
     bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
-        kind += "s" if bad.sum() > 1 else ""
-        raise ValueError(f"{name} has {bad.sum()} {kind}{where}, first at index {bad.argmax()}{cure}")
+        rows = "row" if bad.sum() == 1 else "rows"
+        raise ValueError(f"{name} has {bad.sum()} non-finite {rows}, first at index {bad.argmax()}")
     return array
 
 
-def training_stars(w: NDArray[np.float64]) -> None:
+def training_stars(w: np.ndarray) -> None:
     """Raise if stars (n, 6) are too few or a column is constant; warn if more than 1 % of them are repeated."""
     if len(w) < MIN_STARS:
         raise ValueError(f"stars must have at least {MIN_STARS} rows to learn from; got {len(w)}")

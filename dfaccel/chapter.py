@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -66,11 +65,11 @@ def _number(name: str, value: SupportsFloat) -> float:
     """Return a result as a plain float, or say what is wrong with it."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name must be lower-case letters, digits and underscores; got {name!r}; rename the record")
-    size = math.prod(getattr(value, "shape", ()))
-    if size != 1:
-        raise ValueError(f"value of record {name!r} must be one number; got {size}; record a summary of it")
+    array = np.asarray(value)
+    if array.size != 1:
+        raise ValueError(f"value of record {name!r} must be one number; got {array.size}; record a summary of it")
     try:
-        return float(value.item() if hasattr(value, "item") else value)
+        return float(array.item())
     except (TypeError, ValueError):
         kind = type(value).__name__
         raise TypeError(f"value of record {name!r} must be a number; got {kind}; convert it with float()") from None

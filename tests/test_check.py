@@ -66,7 +66,7 @@ def test_phase_space_comes_back_as_float64(stars, kind):
 
 
 @pytest.mark.parametrize(("use", "shapes", "message"), [
-    (check.phase_space, [(6,), (1000, 5), (10, 7), (2, 3, 6), (), (0, 5)], r"w must have shape \(n, 6\); got \("),
+    (check.phase_space, [(6,), (1000, 5), (10, 7), (2, 3, 6), (), (0, 5)], r"w must have shape \(n, 6\), n >= 1; got"),
     (check.points, [(3,), (4, 2), (0, 3), (2, 3, 3)], r"points must have shape \(m, 3\), m >= 1; got \("),
 ])
 def test_another_shape(use, shapes, message):

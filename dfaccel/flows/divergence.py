@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from dfaccel import _check as check
@@ -17,7 +16,7 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-def _mean(values: NDArray[np.float64]) -> Estimate:
+def _mean(values: np.ndarray) -> Estimate:
     error = values.std(ddof=1) / np.sqrt(len(values)) if np.isfinite(values).all() else np.inf
     return Estimate(float(values.mean()), float(error))
 
@@ -59,7 +58,7 @@ def kl_divergence(
 
 
 def cross_entropy(
-    model: DistributionFunction, stars: ArrayLike, *, other: DistributionFunction | None = None
+    model: DistributionFunction, stars: np.ndarray, *, other: DistributionFunction | None = None
 ) -> Estimate:
     """Estimate -<ln f> over ``stars`` (n, 6), in nats, minus another model's: negative if ``model`` is the closer."""
     w = check.phase_space(stars, "stars")
@@ -69,14 +68,14 @@ def cross_entropy(
     return _mean(surprise if other is None else surprise + _log_df(other, w))
 
 
-def _log_df(df: DistributionFunction, w: NDArray[np.float64]) -> NDArray[np.float64]:
+def _log_df(df: DistributionFunction, w: np.ndarray) -> np.ndarray:
     if not hasattr(df, "log_df"):
         raise TypeError(f"{type(df).__name__} has no density in closed form; compare models of its stars with "
                         "cross_entropy, or two samples with knn_divergence")
     return np.asarray(df.log_df(w))
 
 
-def knn_divergence(x: ArrayLike, y: ArrayLike, k: int = 8, *, extrapolate: bool = True) -> Estimate:
+def knn_divergence(x: np.ndarray, y: np.ndarray, k: int = 8, *, extrapolate: bool = True) -> Estimate:
     r"""Estimate KL(p || q), in nats, from stars of `p` and of `q` alone, by distances to nearest neighbours.
 
     Both samples are divided by half of the central 68 % range of `y`. With :math:`\rho_j(i)` the distance of
@@ -145,7 +144,7 @@ def knn_divergence(x: ArrayLike, y: ArrayLike, k: int = 8, *, extrapolate: bool 
     return Estimate(float(each.mean()), float(np.sqrt(variance)))
 
 
-def _sample(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _sample(values: np.ndarray, name: str) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape (n, d) and hold at least one number; got {array.shape}")

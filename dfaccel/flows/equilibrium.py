@@ -23,11 +23,10 @@ _RIDGE = 1e-6  # relative to the mean diagonal of the normal equations
 
 
 class Equilibrium:
-    """The Boltzmann equation of stars ``w`` (n, 6) in coordinates whose standardization is ``mean`` and ``std``.
+    """The Boltzmann equation of stars ``w`` (n, 6), with a weight in the loss, in standardized coordinates.
 
     ``rates`` (n, rows), float32, holds u, c, N and n of each star, in the time in which stars at its place move by
-    about a standard deviation; ``flips`` (elements, rows) are the signs of the rows under the coordinates' symmetries;
-    ``weight`` is that of the misfit in the loss.
+    about a standard deviation; ``flips`` (elements, rows) are the signs of the rows under the coordinates' symmetries.
     """
 
     def __init__(self, weight: float, coordinates: CoordinateMap, mean: Tensor, std: Tensor, w: Tensor) -> None:
@@ -63,7 +62,7 @@ class Equilibrium:
         return (score * straight).sum(1), (score[:, :, None] * pushed.unflatten(1, (d, -1))).sum(1)
 
     def misfit(self, score: Tensor, y: Tensor, rates: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the misfit (K,) of stars, ``y`` (K, features, n), and the normal equations with theirs added."""
+        """Return the mean squared misfit (K,) of stars, and the normal equations (K, J, J + 1) with theirs added."""
         streaming, push = self.terms(score, rates)
         with torch.no_grad():
             slopes = self.slopes(y[:, : push.shape[1]].mT)

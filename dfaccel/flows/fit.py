@@ -61,8 +61,10 @@ def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_
     """Choose coordinates from stars ``w`` (n, 6), and standardize the stars in them."""
     coordinates = coordinate_map(w, coordinates, time_reversal=time_reversal)
     raw, log_jacobian = coordinates.forward(torch.from_numpy(w))
-    where = f" where {coordinates.name} coordinates are singular (the centre, the axis or a purely radial orbit)"
-    check.finite_rows(raw.numpy(), "stars", "row", where, "; remove them")
+    bad = np.flatnonzero(~raw.isfinite().all(1))
+    if len(bad):
+        raise ValueError(f"stars must not lie where {coordinates.name} coordinates are singular (centre, axis or "
+                         f"purely radial orbit); {len(bad)} do, first at index {bad[0]}; remove them")
     mean = torch.where((coordinates.flips < 0).any(0), 0.0, raw.mean(0))  # flips are about zero
     return Prepared(coordinates, mean, (raw - mean).square().mean(0).sqrt(), raw, log_jacobian)
 

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import emcee
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dfaccel import _check as check
@@ -19,7 +18,7 @@ BURN_IN = 0.25  # share of the first chain that is thrown away
 class ShortChainError(RuntimeError):
     """The chain is shorter than 50 autocorrelation times; ``tau`` (8,) is then an underestimate, if anything."""
 
-    def __init__(self, tau: NDArray[np.float64], n_steps: int) -> None:
+    def __init__(self, tau: np.ndarray, n_steps: int) -> None:
         self.tau, self.n_steps = tau, n_steps
         super().__init__(
             f"the chain has {n_steps} steps after burn-in, {n_steps / tau.max():.0f} autocorrelation times (tau = "
@@ -31,8 +30,8 @@ class ShortChainError(RuntimeError):
 class MCMCSample:
     """Stars drawn by Markov chain Monte Carlo, and the diagnostics of the chain."""
 
-    stars: NDArray[np.float64]  # (n, 6), x y z vx vy vz, thinned and in random order
-    tau: NDArray[np.float64]  # (8,), autocorrelation times in steps of x y z vx vy vz |x| |v| where the walkers walk
+    stars: np.ndarray  # (n, 6), x y z vx vy vz, thinned and in random order
+    tau: np.ndarray  # (8,), autocorrelation times in steps of x y z vx vy vz |x| |v| where the walkers walk
     n_effective: float  # independent stars in the whole chain after burn-in, n_steps n_walkers / max(tau)
     acceptance: float  # share of the proposals that were accepted
     thin: int  # every so many steps one was kept: max(tau), rounded up
@@ -42,7 +41,7 @@ class MCMCSample:
 
 
 def sample_mcmc(
-    target: DistributionFunction | Callable[[NDArray], NDArray], n: int, rng: np.random.Generator | int, *,
+    target: DistributionFunction | Callable[[np.ndarray], np.ndarray], n: int, rng: np.random.Generator | int, *,
     n_walkers: int = 500, max_steps: int = 10_000, coordinates: Literal["radial", "cartesian"] = "radial",
     moves: Sequence[Any] | None = None,
 ) -> MCMCSample:
@@ -92,7 +91,7 @@ def sample_mcmc(
     start = _ball(log_df, n_walkers, unit, rng)
     forward, backward = (_compact, _spread) if coordinates == "radial" else (np.copy, lambda p: (p, 0.0))
 
-    def log_density(p: NDArray) -> NDArray:
+    def log_density(p: np.ndarray) -> np.ndarray:
         w, growth = backward(p)
         return log_df(w * unit) + growth
 
@@ -132,7 +131,7 @@ def sample_mcmc(
     return MCMCSample(stars, tau, n_steps * n_walkers / longest, float(accepted), thin, n_steps, burn_in, n_walkers)
 
 
-def _ball(log_df: Callable, n_walkers: int, unit: NDArray, rng: np.random.Generator) -> NDArray:
+def _ball(log_df: Callable, n_walkers: int, unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return positions in a ball about zero, drawn again from ever smaller balls where f = 0."""
     w, empty = np.empty((n_walkers, 6)), np.ones(n_walkers, dtype=bool)
     for shrink in 0.5 ** np.arange(40):
@@ -146,13 +145,13 @@ def _ball(log_df: Callable, n_walkers: int, unit: NDArray, rng: np.random.Genera
     raise ValueError("log f is not finite anywhere near zero, where the walkers start; shift the coordinates")
 
 
-def _compact(w: NDArray) -> NDArray:
+def _compact(w: np.ndarray) -> np.ndarray:
     """Return where phase-space points (m, 6) in natural units are in the radial coordinates of the walk."""
     r = np.linalg.norm(w[:, :3], axis=1, keepdims=True)
     return np.hstack([w[:, :3] * (np.log1p(r) / np.maximum(r, 1e-300)), w[:, 3:] * np.sqrt(1 + r)])
 
 
-def _spread(p: NDArray) -> tuple[NDArray, NDArray]:
+def _spread(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the phase-space points (m, 6) of radial coordinates of the walk, and the log of the volume's growth."""
     shrunk = np.clip(np.linalg.norm(p[:, :3], axis=1, keepdims=True), 1e-300, 300.0)
     stretch = np.expm1(shrunk) / shrunk  # r / |y|

@@ -1,7 +1,6 @@
 """Observational noise on stars, and how a model of the stars takes it away."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from dfaccel import _check as check
@@ -10,7 +9,7 @@ from dfaccel.systems.base import DistributionFunction
 _CHUNK = 20_000  # stars whose candidates are weighed at a time
 
 
-def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> NDArray[np.float64]:
+def add_noise(w: np.ndarray, fraction: float, rng: np.random.Generator | int) -> np.ndarray:
     r"""Return the stars (n, 6) with Gaussian noise in every coordinate, :math:`w_i (1 + \epsilon\,\xi_i)`.
 
     Parameters
@@ -33,9 +32,9 @@ def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> 
 
 
 def denoise(
-    w: ArrayLike, fraction: float, model: DistributionFunction, *, n_candidates: int = 16,
+    w: np.ndarray, fraction: float, model: DistributionFunction, *, n_candidates: int = 16,
     rng: np.random.Generator | int,
-) -> NDArray[np.float64]:
+) -> np.ndarray:
     r"""Draw for each noisy star one possible truth, given the noise and a distribution function; return them (n, 6).
 
     The posterior density is :math:`\propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates

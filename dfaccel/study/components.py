@@ -15,7 +15,6 @@ The terms are independent and have mean zero and variances :math:`\sigma_\alpha^
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import sparse, stats
 
 from dfaccel import _check as check
@@ -50,7 +49,7 @@ class OneAtATime:
     ratio_interval: np.ndarray
 
 
-def components(y: ArrayLike) -> Components:
+def components(y: np.ndarray) -> Components:
     r"""Estimate the variances due to data, initialization, their interaction and the order of the batches.
 
     The estimates maximize the restricted likelihood of Gaussian terms, with no variance below zero (REML; Searle,
@@ -62,7 +61,7 @@ def components(y: ArrayLike) -> Components:
     return _result(likelihood.maximum(), likelihood.surface())
 
 
-def one_at_a_time(y: ArrayLike, *, whole: bool = False) -> OneAtATime:
+def one_at_a_time(y: np.ndarray, *, whole: bool = False) -> OneAtATime:
     r"""Compare data and initialization in the usual design: vary one, with the other held fixed.
 
     As in the public code normalising_flow_uncertainties (github.com/roy-physics), only the first row, the first column
@@ -83,7 +82,7 @@ def one_at_a_time(y: ArrayLike, *, whole: bool = False) -> OneAtATime:
     return OneAtATime(data, initialization, ratio, np.array([ratio / high, ratio / low]))
 
 
-def pigeonhole(y: ArrayLike, *, n_draws: int = 2000, rng: np.random.Generator | int) -> Components:
+def pigeonhole(y: np.ndarray, *, n_draws: int = 2000, rng: np.random.Generator | int) -> Components:
     r"""Estimate the variances of data, initialization and rest, with intervals from resampled rows and columns.
 
     It checks `components` without assuming Gaussian terms. Rows and columns have independent multinomial weights, and a
@@ -130,7 +129,7 @@ def _variance(y: np.ndarray, axis: int) -> float:
     return float(np.nansum(deviations**2) / (np.isfinite(y).sum() - y.size // y.shape[axis]))
 
 
-def _table(y: ArrayLike) -> np.ndarray:
+def _table(y: np.ndarray) -> np.ndarray:
     """Return y as (n_data, n_initializations, n_batches), or raise ValueError if its components are not identified."""
     given = np.asarray(y, dtype=np.float64)
     y = given[..., None] if given.ndim == 2 else given

@@ -1,7 +1,7 @@
 """What a study of data against initialization varies, and what it holds fixed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
@@ -49,11 +49,7 @@ class Design:
         for name in ("fractions", "n_stars", "radii"):
             if np.ndim(getattr(self, name)) != 1:
                 raise TypeError(f"{name} must be a tuple of numbers; got {getattr(self, name)!r}")
-        try:
-            told = hash(self.system) is not None and " object at 0x" not in repr(self.system)
-        except TypeError:
-            told = False
-        if not told:
+        if not isinstance(self.system, Hashable) or " object at 0x" in repr(self.system):
             raise TypeError("system must be hashable and have a repr that says all about it, as a frozen dataclass of "
                             f"numbers does; got a {type(self.system).__name__}")
         values = {name: check.count(getattr(self, name), name)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from astropy import units as u
+from astropy.constants import GM_sun
 from astropy.table import QTable
 
 from dfaccel import _check as check
-from dfaccel.units import Frame, Units
+from dfaccel.units import Frame
 
 _N_GRID = 2000
 _MARGIN = 1.1  # of the rejection envelope above its tabulated maximum
@@ -88,8 +89,8 @@ class Unseen:
     def frame(self) -> Frame:
         """Where the system is and moves in the table, and the length and the velocity that are 1."""
         unit, mass, length, centre, motion = _PHYSICAL[self.name]
-        velocity = Units(mass_msun=mass, length_kpc=length / 1000).velocity_kms
-        return Frame((length * u.pc).to(unit), velocity * u.km / u.s, centre * u.Unit(unit), motion * u.km / u.s)
+        velocity = np.sqrt(mass * GM_sun / (length * u.pc)).to("km/s")
+        return Frame((length * u.pc).to(unit), velocity, centre * u.Unit(unit), motion * velocity.unit)
 
     def table(self, n: int, *, rng: np.random.Generator | int) -> QTable:
         """Draw n stars as an observer has them: a table with units, away from its origin and in motion."""

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.polynomial.polynomial import polyval  # for torch tensors, too
-from numpy.typing import NDArray
 
 from dfaccel.systems.base import Array, SphericalSystem, namespace
 
@@ -53,9 +52,8 @@ class Hernquist(SphericalSystem):
     Notes
     -----
     Sources: Hernquist (1990), ApJ 356, 359, equations 2, 5, 10 and 17; for the anisotropic DF, Baes & Dejonghe (2002),
-    A&A 393, 485. We write :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and
-    1 - B = r/(1+r) + v^2/2: nothing cancels or overflows, and since K falls from 25.6 to 3 pi/2, the power is a tight
-    rejection envelope for isotropic speeds. For beta = 1/2, (v/v_esc)^2 = 1 - U^{1/3}, and the angle is uniform.
+    A&A 393, 485. We write :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, so that nothing cancels or overflows. Isotropic
+    speeds are drawn by rejection under that power; for beta = 1/2, (v/v_esc)^2 = 1 - U^{1/3}, and the angle is uniform.
 
     Examples
     --------
@@ -116,10 +114,10 @@ class Hernquist(SphericalSystem):
             log_f = 2.5 * xp.log(b / c) + xp.log(_shape(b, c)) - np.log(np.sqrt(2) * (2 * np.pi) ** 3)
         return xp.where(outside, -np.inf, log_f)
 
-    def _radius(self, u: NDArray) -> NDArray:
+    def _radius(self, u: np.ndarray) -> np.ndarray:
         return (u + np.sqrt(u)) / (1 - u)
 
-    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    def _velocity(self, r: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if self.beta:
             q2, cosine = 1 - np.cbrt(rng.random(len(r))), np.cos(np.pi * rng.random(len(r)))
         else:
@@ -133,7 +131,7 @@ class Hernquist(SphericalSystem):
         return np.sqrt(2 * q2 / (1 + r)), cosine
 
 
-def _propose(r: NDArray, near: bool, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+def _propose(r: np.ndarray, near: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Propose (v/v_esc)^2 at the radii r and say which to keep."""
     # With q = v/v_esc and u = q^2 (1+r) / (r+q^2), which runs from 0 to 1, B/(1-B) = (1-u)/r, and the envelope
     # q^2 [B/(1-B)]^{5/2} dq becomes u^{1/2} (1-u)^{5/2} (1+r-u)^{-5/2} du. Near the centre we propose u = U^{2/3},

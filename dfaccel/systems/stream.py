@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dfaccel import _check as check
 from dfaccel.systems.base import Array, DistributionFunction, namespace, real
@@ -67,7 +66,7 @@ class Stream(DistributionFunction):
             raise ValueError("the stream has no speed: give one, or mix it into a system for that of a circular orbit")
         return self.speed
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw stars (n, 6)."""
         n, rng, speed = check.count(n, "n"), np.random.default_rng(rng), self._known_speed()
         spread_r, spread_theta, spread_v = self.dispersions
@@ -125,7 +124,7 @@ class Mixture(DistributionFunction):
                              f"{self.fraction:g} to give one star of the stream; got {n}")
         return round(self.fraction * n)
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw stars (n, 6) in random order, `n_stream` of them of the stream."""
         of_system, of_stream, order = np.random.default_rng(rng).spawn(3)
         n_stream = self.n_stream(check.count(n, "n"))
