@@ -1,8 +1,8 @@
 """What every distribution function offers, and what the spherical systems share: units, truncation, drawing stars."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import ModuleType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -164,10 +164,6 @@ class SphericalSystem(DistributionFunction):
         with np.errstate(divide="ignore"):  # infinite at the centre of a cusp, and on radial orbits for beta > 0
             log_f = self._log_df(x, v, outside)
         return log_f - np.log(self._kept) - 3 * np.log(self.scale * self.velocity_unit)
-
-    def truncated(self, r_max: float) -> Self:
-        """Return the same system, its potential unchanged, without the stars at radii of at least ``r_max``."""
-        return replace(self, r_max=r_max)
 
     @property
     def _kept(self) -> float:

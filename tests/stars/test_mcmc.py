@@ -22,13 +22,13 @@ def p_value(w, system):
 
 
 def test_stars_follow_the_truncated_hernquist_sphere_and_the_diagnostics_are_consistent():
-    system = Hernquist().truncated(10.0)
+    system = Hernquist(r_max=10.0)
     drawn = draw(system, n=4000)
     assert p_value(drawn.stars, system) > 1e-4
     assert np.isfinite(system.log_df(drawn.stars)).all()
     # negative control: the same number of stars tells the sphere from its anisotropic sister and from a wider one
-    assert p_value(drawn.stars, Hernquist(beta=0.5).truncated(10.0)) < 1e-4
-    assert p_value(drawn.stars, Hernquist(scale=1.2).truncated(10.0)) < 1e-4
+    assert p_value(drawn.stars, Hernquist(beta=0.5, r_max=10.0)) < 1e-4
+    assert p_value(drawn.stars, Hernquist(scale=1.2, r_max=10.0)) < 1e-4
     longest = drawn.tau.max()
     assert (drawn.stars.shape, drawn.tau.shape) == ((4000, 6), (8,))
     assert 10 < longest < 60
@@ -88,7 +88,7 @@ def test_radial_coordinates_invert_and_keep_the_volume():
 
 
 def test_walkers_start_inside_a_tiny_sphere():
-    system = Hernquist().truncated(1e-3)
+    system = Hernquist(r_max=1e-3)
     assert np.isfinite(system.log_df(_ball(system.log_df, 60, np.ones(6), np.random.default_rng(1)))).all()
 
 

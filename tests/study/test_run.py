@@ -281,7 +281,7 @@ def test_killed_at_any_moment(store, unbroken):
     ({"spec": replace(DESIGN.spec, permutation="reverse")}, "its spec permutation is 'rotate', .*'reverse'"),
     ({"coordinates": "radial"}, "its coordinates is 'linear', here it is 'radial'"),
     ({"fractions": (0.0,)}, r"its fractions is \[0.0, 0.1\], here it is \[0.0\]"),
-    ({"system": da.Plummer().truncated(30.0)}, "its system is 'Plummer.*', here it is '.*30.*'"),
+    ({"system": da.Plummer(r_max=30.0)}, "its system is 'Plummer.*', here it is '.*30.*'"),
     ({"stream": da.Stream(arc=0.5)}, "its stream is 'Stream.*', here it is 'Stream.*arc=0.5,.*'"),
     ({"radii": (1.0,)}, r"its radii is \[\], here it is \[1.0\]"),
     ({"pairs": ((0, 0), (0, 2), (1, 1), (1, 2))}, r"its pairs is None, here it is \[\[0, 2\], \[1, 2\]\]"),

@@ -16,7 +16,7 @@ SCALED = [
     da.Hernquist(mass=3.0, scale=2.0, G=0.7), da.Hernquist(mass=0.2, scale=5.0, beta=0.5, G=43.0),
     da.Plummer(mass=3.0, scale=0.5, G=2.0),
 ]
-SPHERES = NATURAL + SCALED + [system.truncated(3.0) for system in NATURAL + SCALED[:1]]
+SPHERES = NATURAL + SCALED + [replace(system, r_max=3.0) for system in NATURAL + SCALED[:1]]
 DISCS = [da.MiyamotoNagai(), da.MiyamotoNagai(mass=3.0, a=2.0, b=0.5, G=0.7), da.MiyamotoNagai(mass=0.2, a=0.0, b=5.0)]
 WIDE = da.Stream(radius=1.0, arc=0.4, dispersions=(0.06, 0.1, 0.2), speed=0.7)
 STREAMS = [da.Stream(radius=10.0, speed=0.3), WIDE]
@@ -262,11 +262,11 @@ def test_collisionless_boltzmann_equation(system):
 
 @natural
 def test_truncation(system):
-    inner = system.truncated(2.0)
+    inner = replace(system, r_max=2.0)
     w, share = points(inner), system.enclosed_mass(2.0)
     np.testing.assert_allclose(inner.log_df(w), system.log_df(w) - np.log(share), rtol=1e-13)
     np.testing.assert_array_equal(inner.acceleration(w[:, :3]), system.acceleration(w[:, :3]))
-    assert inner.truncated(np.inf) == system
+    assert replace(inner, r_max=np.inf) == system
 
 
 @pytest.mark.parametrize(("whole", "scaled"), list(zip(NATURAL, SCALED, strict=True)), ids=repr)
@@ -377,7 +377,7 @@ def test_parameters_must_be_positive(kind):
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: da.Hernquist().truncated(-2), "r_max must be a positive number; got -2"),
+    (lambda: da.Hernquist(r_max=-2), "r_max must be a positive number; got -2"),
     (lambda: da.Hernquist(beta=0.3), "beta must be 0 or 0.5; got 0.3"),
     (lambda: da.Plummer().acceleration(torch.zeros(6)), r"x must have shape \(..., 3\); got \(6,\)"),
     (lambda: da.MiyamotoNagai().acceleration(np.zeros(6)), r"x must have shape \(..., 3\); got \(6,\)"),
