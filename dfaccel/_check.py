@@ -1,7 +1,6 @@
 """Input checks: every error says which argument, what was expected, and what came."""
 
 import math
-import operator
 import warnings
 
 import numpy as np
@@ -31,15 +30,10 @@ def settle(instance: object, *names: str, **allowed: bool) -> None:
 
 def count(n: int, name: str) -> int:
     """Return ``n`` as an int, or raise if it is no whole number of at least one (1e6 is a float: write 1_000_000)."""
-    try:
-        if isinstance(n, bool | np.bool_):
-            raise TypeError
-        number = operator.index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be a positive integer; got {n!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be a positive integer; got {n!r}")
-    return number
+    whole = isinstance(n, int | np.integer) and not isinstance(n, bool)
+    if not whole or n < 1:
+        raise (ValueError if whole else TypeError)(f"{name} must be a positive integer; got {n!r}")
+    return int(n)
 
 
 def phase_space(w: np.ndarray | torch.Tensor, name: str = "w") -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
 
@@ -81,8 +80,7 @@ def use_style() -> None:
     import matplotlib.pyplot as plt
     from IPython import get_ipython
 
-    with as_file(files("dfaccel") / "chapter.mplstyle") as path:
-        plt.style.use(path)
+    plt.style.use("dfaccel.chapter")
     if get_ipython() is not None and "inline" in mpl.get_backend():
         from matplotlib_inline.config import InlineBackend
 
@@ -99,7 +97,13 @@ def explorer(name: str, data: dict, label: str, *, digits: int = 4) -> HTML:
     """Put the data of an interactive figure into the page; ``book/_static/explorers.js`` draws the one of that name."""
     from IPython.display import HTML
 
-    text = json.dumps(_plain(data, digits), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    def rounded(number: str) -> float:
+        value = float(f"{float(number):.{digits}g}")
+        return int(value) if value.is_integer() else value
+
+    exact = json.dumps(data, default=lambda array: array.tolist())
+    plain = json.loads(exact, parse_float=rounded, parse_constant=lambda _: None)  # NaN is none
+    text = json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
     if len(text) > EXPLORER_LIMIT:
         raise ValueError(f"data must take at most {EXPLORER_LIMIT} bytes as JSON; got {len(text)}: coarsen the grid")
     attributes = {"data-name": name, "data-colours": " ".join(COLOURS), "role": "group", "aria-label": label}
@@ -107,15 +111,3 @@ def explorer(name: str, data: dict, label: str, *, digits: int = 4) -> HTML:
     script = f'<script type="application/json">{text}</script>'
     elsewhere = '<p class="explorer-elsewhere">The interactive figure is part of the built page.</p>'
     return HTML(f'<div class="explorer" {written} hidden>{script}</div>{elsewhere}')
-
-
-def _plain(data: object, digits: int) -> object:
-    """Return data of any nesting as what JSON knows, floats rounded to that many significant digits."""
-    if isinstance(data, dict):
-        return {str(key): _plain(value, digits) for key, value in data.items()}
-    if isinstance(data, np.ndarray | list | tuple):
-        return [_plain(value, digits) for value in (data.tolist() if isinstance(data, np.ndarray) else data)]
-    if isinstance(data, float | np.floating):
-        rounded = float(f"{data:.{digits}g}")
-        return (int(rounded) if rounded.is_integer() else rounded) if np.isfinite(data) else None
-    return data.item() if isinstance(data, np.generic) else data

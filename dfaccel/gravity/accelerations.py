@@ -149,8 +149,7 @@ def accelerations(
     value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
     members, condition, n_near = value[1:], condition[0], df.stars_near(points)
     deviation = members - members.mean(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / np.float64(len(members) - 1)
+    covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / (len(members) - 1 or np.nan)
     if warn:
         warn_of(n_near < FEW, TOO_FEW)
         warn_of(condition > _CONDITION_LIMIT, "have a poorly conditioned solution (see .condition)")

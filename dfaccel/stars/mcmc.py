@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import emcee
 import numpy as np
-from tqdm.auto import tqdm
 
 from dfaccel import _check as check
 from dfaccel.systems.base import DistributionFunction
@@ -101,31 +100,26 @@ def sample_mcmc(
     # emcee copies NumPy's global state when made; the state given here replaces it before the first step
     legacy = np.random.RandomState(np.random.MT19937(int(rng.integers(2**63))))
     state = emcee.State(forward(start / unit), random_state=legacy.get_state())
-    with tqdm(unit="step", desc="emcee", leave=False) as bar:
-        goal = min(1000, max_steps)  # the first look at tau
-        while True:
-            for state in sampler.sample(state, iterations=goal - sampler.iteration):  # noqa: B007, B020
-                bar.update()
-            burn_in = int(BURN_IN * sampler.iteration)
-            chain = sampler.get_chain(discard=burn_in)
-            sizes = [np.linalg.norm(chain[..., part], axis=-1, keepdims=True) for part in (slice(3), slice(3, 6))]
-            tau = np.maximum(emcee.autocorr.integrated_time(np.concatenate([chain, *sizes], axis=-1), tol=0), 1.0)
-            longest = float(tau.max())
-            if len(chain) >= ENOUGH * longest:
-                break
-            if sampler.iteration == max_steps:
-                raise ShortChainError(tau, len(chain))
-            goal = min(max_steps, max(int(1.3 * sampler.iteration), int(1.1 * ENOUGH * longest / (1 - BURN_IN))))
-        thin, n_steps = int(np.ceil(longest)), len(chain)
-        kept = list(chain[::-1][::thin][: n_steps // thin])  # from the end: the next kept step is thin steps on
-        accepted = sampler.backend.accepted.sum() / (sampler.iteration * n_walkers)
-        missing = -(-n // n_walkers) - len(kept)
-        if missing > 0:
-            bar.reset(total=missing * thin)
-            for later in sampler.sample(state, iterations=missing, thin_by=thin, store=False):
-                kept.append(later.coords.copy())
-                bar.update(thin)
-            n_steps += missing * thin
+    goal = min(1000, max_steps)  # the first look at tau
+    while True:
+        state = sampler.run_mcmc(state, goal - sampler.iteration, progress=True)
+        burn_in = int(BURN_IN * sampler.iteration)
+        chain = sampler.get_chain(discard=burn_in)
+        sizes = [np.linalg.norm(chain[..., part], axis=-1, keepdims=True) for part in (slice(3), slice(3, 6))]
+        tau = np.maximum(emcee.autocorr.integrated_time(np.concatenate([chain, *sizes], axis=-1), tol=0), 1.0)
+        longest = float(tau.max())
+        if len(chain) >= ENOUGH * longest:
+            break
+        if sampler.iteration == max_steps:
+            raise ShortChainError(tau, len(chain))
+        goal = min(max_steps, max(int(1.3 * sampler.iteration), int(1.1 * ENOUGH * longest / (1 - BURN_IN))))
+    thin, n_steps = int(np.ceil(longest)), len(chain)
+    kept = list(chain[::-1][::thin][: n_steps // thin])  # from the end: the next kept step is thin steps on
+    accepted = sampler.backend.accepted.sum() / (sampler.iteration * n_walkers)
+    missing = max(0, -(-n // n_walkers) - len(kept))
+    more = sampler.sample(state, iterations=missing, thin_by=thin, store=False, progress=missing > 0)
+    kept += [state.coords.copy() for state in more]
+    n_steps += missing * thin
     stars = backward(np.concatenate(kept))[0] * unit
     stars = stars[rng.permutation(len(stars))[:n]]
     return MCMCSample(stars, tau, n_steps * n_walkers / longest, float(accepted), thin, n_steps, burn_in, n_walkers)

@@ -50,11 +50,9 @@ class DistributionFunction(Protocol):
 
     def log_df(self, w: Array) -> Array:
         """Return ln f (n,), per length^3 velocity^3, at phase-space points ``w`` (n, 6); -inf where f vanishes."""
-        ...
 
     def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw stars (n, 6)."""
-        ...
 
     def score(self, w: np.ndarray) -> np.ndarray:
         """Return the gradient (n, 6) of ln f at ``w`` (n, 6)."""
