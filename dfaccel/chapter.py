@@ -25,9 +25,6 @@ GREY = "#767676"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
 """Okabe and Ito's colour-blind-safe palette, in the order of the style's colour cycle."""
 
-EXPLORER_LIMIT = 500_000
-"""Bytes that the data of one explorer may take on the page."""
-
 
 def record(**results: SupportsFloat) -> None:
     """Record results of a notebook, each under its name.
@@ -104,8 +101,8 @@ def explorer(name: str, data: dict, label: str, *, digits: int = 4) -> HTML:
     exact = json.dumps(data, default=lambda array: array.tolist())
     plain = json.loads(exact, parse_float=rounded, parse_constant=lambda _: None)  # NaN is none
     text = json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
-    if len(text) > EXPLORER_LIMIT:
-        raise ValueError(f"data must take at most {EXPLORER_LIMIT} bytes as JSON; got {len(text)}: coarsen the grid")
+    if len(text) > 500_000:
+        raise ValueError(f"data must take at most 500,000 bytes as JSON; got {len(text):,}: coarsen the grid")
     attributes = {"data-name": name, "data-colours": " ".join(COLOURS), "role": "group", "aria-label": label}
     written = " ".join(f'{key}="{html.escape(value)}"' for key, value in attributes.items())
     script = f'<script type="application/json">{text}</script>'

@@ -79,6 +79,8 @@ def fit(
 
     The members differ in initialization and in the order of their batches and, with ``TrainConfig(bootstrap=True)``,
     in their stars. The loss is the negative mean log-likelihood of the stars (Green & Ting 2020, arXiv:2011.04673).
+    Each member is returned in the state that gave the held-out stars the highest likelihood; with ``equilibrium``,
+    which itself keeps it from learning the noise, in its last state.
 
     Parameters
     ----------
@@ -98,12 +100,6 @@ def fit(
         torch device ("auto" takes CUDA if there is one).
     checkpoint : str or Path, optional
         Folder for checkpoints. A training that was stopped goes on from there when it is called again, to the same end.
-
-    Returns
-    -------
-    FlowEnsemble
-        The members, each in the state that gave the held-out stars the highest likelihood; with ``equilibrium``, which
-        itself keeps them from learning the noise, in their last state.
 
     Raises
     ------

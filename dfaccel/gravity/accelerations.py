@@ -88,7 +88,7 @@ def accelerations(
     leave_out: Callable[[np.ndarray], np.ndarray] | None = None, huber: float | None = HUBER,
     rng: np.random.Generator | int = 0, warn: bool = True,
 ) -> Accelerations:
-    r"""Recover the acceleration at points from a distribution function in equilibrium.
+    r"""Recover the acceleration at points from a distribution function in equilibrium, with errors over members.
 
     Solves :math:`v\cdot\nabla_x \ln f + a\cdot\nabla_v \ln f = 0` for a by weighted least squares over velocities drawn
     from f itself (An et al. 2021, section 2.2, without weights, for velocities below a given speed).
@@ -108,11 +108,6 @@ def accelerations(
     rng, warn : Generator or int, bool
         Random generator, or its seed, for the velocities, and whether to warn of points where training stars are too
         few (``supported``) or the velocities hardly determine a component (``condition``).
-
-    Returns
-    -------
-    Accelerations
-        Values with covariance over members and diagnostics.
 
     Raises
     ------

@@ -121,6 +121,9 @@ def calibrate(
 ) -> Calibration:
     """Measure bias and error of accelerations by learning again from stars that the model has drawn.
 
+    ``apply(result, level)`` of the `Calibration` calibrates accelerations of the model; ``interval(radius, level)`` has
+    bias and half width along the radius, ``factor(level)`` the multiple of the scatter over members.
+
     Parameters
     ----------
     model, refit : FlowEnsemble, callable
@@ -131,12 +134,6 @@ def calibrate(
         Number of stars that ``model`` was learned from, and times to draw stars and learn again, at least 2.
     n_velocities, rng : int, Generator or int
         Velocities per point, and random generator or its seed, as in `accelerations`.
-
-    Returns
-    -------
-    Calibration
-        ``apply(result, level)`` calibrates accelerations of the model; ``interval(radius, level)`` has bias and half
-        width along the radius, ``factor(level)`` the multiple of the scatter over members.
 
     Raises
     ------

@@ -46,13 +46,8 @@ def jeans(
     coordinates : str
         Symmetry: "spherical" with any anisotropy, or "axisymmetric" about z and mirrored at z = 0.
     n_bootstrap, rng : int, Generator or int
-        Bootstrap replicates, or 0, and the random generator for them, or its seed. Each replicate also draws an error
-        of smoothing from the distribution that was chosen.
-
-    Returns
-    -------
-    Accelerations
-        ``members`` are the replicates. ``condition`` is 1 and ``residual`` NaN, since neither is defined here.
+        Bootstrap replicates, the ``members`` of the result, or 0, and the random generator for them, or its seed. Each
+        replicate also draws an error of smoothing. ``condition`` is 1 and ``residual`` NaN: neither is defined here.
 
     Raises
     ------

@@ -87,11 +87,10 @@ def pigeonhole(y: np.ndarray, *, n_draws: int = 2000, rng: np.random.Generator |
 
     It checks `components` without assuming Gaussian terms. Rows and columns have independent multinomial weights, and a
     pair has the product of its two (Owen, Ann. Appl. Stat. 1, 386, 2007; Owen & Eckles, Ann. Appl. Stat. 6, 895, 2012).
-    At the maximum of the restricted likelihood the sums of :math:`(Z^T P y)^2` over rows, of :math:`(W^T P y)^2` over
-    columns and of :math:`(P y)^2` over pairs equal their expectations, which are linear in the variances. Each draw
-    weights the three sums and solves for the variances. (V, Z and W are those of `dfaccel.study.reml`, and P is
-    :math:`V^{-1}` with the mean projected out.) The intervals are expanded percentiles (Hesterberg, Am. Stat. 69, 371,
-    2015). How often they hold the truth: ``benchmarks/variance_intervals.py``.
+    At the maximum of the restricted likelihood the sums of `Likelihood.quadratic_forms` equal their expectations, which
+    are linear in the variances. Each draw weights the three sums and solves for the variances. The intervals are
+    expanded percentiles (Hesterberg, Am. Stat. 69, 371, 2015). For how well they
+    hold see ``benchmarks/variance_intervals.py``.
     """
     y, n_draws, rng = _table(y).mean(2, keepdims=True), check.count(n_draws, "n_draws"), np.random.default_rng(rng)
     likelihood = Likelihood(y)

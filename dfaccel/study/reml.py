@@ -108,7 +108,7 @@ class Likelihood:
         return deviance[n, k], z[n, k]
 
     def quadratic_forms(self, variance: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return (Z^T P y)^2, (W^T P y)^2 and (P y)^2, and the matrix that turns variances into their mean sums."""
+        """Return (Z^T P y)^2, (W^T P y)^2, (P y)^2, P the projected V^-1; and the matrix from variances to mean sums."""
         pairs = np.arange(self.there.sum())
         levels = [sparse.csr_array((pairs * 0 + 1.0, (pairs, k))) for k in (*self.there.nonzero(), pairs)]  # Z, W and I
         effects = sparse.hstack([z * np.sqrt(v) for v, z in zip(variance[:2], levels[:2], strict=True)])
