@@ -89,8 +89,7 @@ def pigeonhole(y: np.ndarray, *, n_draws: int = 2000, rng: np.random.Generator |
     pair has the product of its two (Owen, Ann. Appl. Stat. 1, 386, 2007; Owen & Eckles, Ann. Appl. Stat. 6, 895, 2012).
     At the maximum of the restricted likelihood the sums of `Likelihood.quadratic_forms` equal their expectations, which
     are linear in the variances. Each draw weights the three sums and solves for the variances. The intervals are
-    expanded percentiles (Hesterberg, Am. Stat. 69, 371, 2015). For how well they
-    hold see ``benchmarks/variance_intervals.py``.
+    expanded percentiles (Hesterberg, Am. Stat. 69, 371, 2015). See ``benchmarks/variance_intervals.py``.
     """
     y, n_draws, rng = _table(y).mean(2, keepdims=True), check.count(n_draws, "n_draws"), np.random.default_rng(rng)
     likelihood = Likelihood(y)

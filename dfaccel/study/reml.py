@@ -108,13 +108,13 @@ class Likelihood:
         return deviance[n, k], z[n, k]
 
     def quadratic_forms(self, variance: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return (Z^T P y)^2, (W^T P y)^2, (P y)^2, P the projected V^-1; and the matrix from variances to mean sums."""
+        """Return (Z^T P y)^2, (W^T P y)^2 and (P y)^2, and the matrix that turns variances into their mean sums."""
         pairs = np.arange(self.there.sum())
         levels = [sparse.csr_array((pairs * 0 + 1.0, (pairs, k))) for k in (*self.there.nonzero(), pairs)]  # Z, W and I
         effects = sparse.hstack([z * np.sqrt(v) for v, z in zip(variance[:2], levels[:2], strict=True)])
         inner = np.linalg.inv((effects.T @ effects).toarray() + variance[2] * np.eye(effects.shape[1]))
         inverse = (np.eye(len(pairs)) - effects @ inner @ effects.T) / variance[2]  # Woodbury's identity
-        projection = inverse - np.outer(inverse.sum(0), inverse.sum(1)) / inverse.sum()
+        projection = inverse - np.outer(inverse.sum(0), inverse.sum(1)) / inverse.sum()  # P, without the mean
         residual = projection @ self.cell[self.there]
         expected = [[(part**2).sum() for part in (a.T @ projection @ b for b in levels)] for a in levels]
         return [(z.T @ residual) ** 2 for z in levels], np.array(expected)
