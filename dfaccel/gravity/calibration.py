@@ -9,7 +9,7 @@ distribution function that the stars came from (a parametric bootstrap; Efron & 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -191,10 +191,11 @@ def fit_calibrated(
     points = check.points(points)
     check.count(n_repeats, "n_repeats")
     learn, judge = np.random.default_rng(rng).spawn(2)
-    names = chain([""], map("repeat_{}".format, count(1)))
+    numbers = count()
 
     def refit(w: np.ndarray, rng: np.random.Generator) -> FlowEnsemble:
-        folder = Path(checkpoint) / next(names) if checkpoint else None  # one a fit: a run that is killed goes on there
+        number = next(numbers)  # a folder of its own for every fit: a run that is killed goes on from there
+        folder = None if checkpoint is None else Path(checkpoint) / (f"repeat_{number}" if number else "")
         return fit(w, rng=rng, checkpoint=folder, **options)
 
     model, started = refit(stars, learn), time.perf_counter()
