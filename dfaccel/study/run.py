@@ -178,7 +178,7 @@ def _is_whole(line: str, names: list[str]) -> bool:
 def _finished(store: Path, design: Design) -> dict[tuple, tuple]:
     """Return the rows of the table by their `KEYS`, or raise ValueError if it is that of another design."""
     table, damaged = _parse(store)
-    there = table.meta["design"] | {"columns": table.colnames}
+    there = {"pairs": None} | table.meta["design"] | {"columns": table.colnames}  # complete designs once had no pairs
     here = design.to_dict() | {"columns": list(design.columns)}
     if here != there:
         raise ValueError(f"{store} is of another study: {difference('', there, here)}; name another file or delete it")

@@ -297,6 +297,15 @@ def test_the_table_of_another_study_is_refused(store, unbroken, trained, change,
     assert not trained
 
 
+def test_a_table_from_before_there_were_pairs_is_of_the_complete_study(store, unbroken, trained):
+    without = b"".join(line for line in unbroken.splitlines(keepends=True) if b"pairs: null" not in line)
+    assert len(without) < len(unbroken)
+    store.write_bytes(without)
+    assert len(study.run(DESIGN, store)) == 12
+    assert not trained
+    assert store.read_bytes() == unbroken
+
+
 @pytest.mark.parametrize("change", [
     lambda _: b"", lambda _: b"a,b\n1,2\n", lambda _: b"# {}\n", lambda _: b"\x89PNG\r\n\0\xff",
     lambda table: table.replace(b"%ECSV", b"%CSV"), lambda table: table.replace(b"- design:", b"- other:"),
