@@ -52,7 +52,7 @@ CASES = {
 def run(case: tuple[str, str], seed: int, n_epochs: int, n_stars: int) -> list:
     """Train and score one flow; return its line."""
     beta, coordinates, spec, config = CASES[case]
-    galaxy = da.Hernquist(beta=beta).truncated(R_MAX)
+    galaxy = da.Hernquist(beta=beta, r_max=R_MAX)
     stars = galaxy.sample(n_stars, rng=[seed, 1])
     start = time.perf_counter()
     model = da.fit(

@@ -42,7 +42,8 @@ def measure(model: da.FlowEnsemble, beta: float, n_cards: int, n_velocities: int
     x[:, 0] = np.linspace(0.4, 20, 50)
     cards = [da.score_card(model, galaxy, rng=[seed, 2, card], **options) for card in range(n_cards)]
     axis = da.accelerations(model, x, rng=[seed, 4], **options)
-    kl = da.kl_divergence(galaxy.truncated(model.metadata.get("r_max", np.inf)), model, n=n_stars, rng=[seed, 3])
+    seen = da.Hernquist(beta=beta, r_max=model.metadata.get("r_max", np.inf))
+    kl = da.kl_divergence(seen, model, n=n_stars, rng=[seed, 3])
     errors = np.abs(axis.value[:, 0] / galaxy.acceleration(x)[:, 0] - 1)
     median, p90, inside = (np.array([getattr(card, name) for card in cards]) for name in ("median", "p90", "inside_68"))
     return {

@@ -16,7 +16,7 @@ import torch
 from table import MODELS, Lines, parser
 
 import dfaccel as da
-from dfaccel.gravity.calibration import standardized_errors
+from dfaccel.gravity.calibration import error_and_scatter
 from dfaccel.systems.from_galpy import Unseen
 
 SYSTEMS = ("king", "nfw")
@@ -36,7 +36,7 @@ def one(name: str, number: int, seed: int, n_stars: int | None) -> list:
     result = da.accelerations(model, x, n_velocities=N_VELOCITIES, warn=False)
     truth = (system.acceleration_at(stars.frame.places(x)) / stars.frame.acceleration).to_value("")
     card = da.ScoreCard(result, truth)
-    z = np.abs(standardized_errors(result, truth, directions=model.coordinates.determined(x)))
+    z = np.abs(np.divide(*error_and_scatter(result, truth, model.coordinates.determined(x))))
     inside = [(z <= factor).mean() for factor in shipped.metadata["factors"].values()]
     return [name, number, *(f"{value:.4g}" for value in (card.median, card.p90, *inside))]
 

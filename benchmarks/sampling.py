@@ -55,7 +55,7 @@ def galpy(galaxy: da.Hernquist) -> Callable:
 
 def _mcmc(target: object, n_walkers: int, **options: object) -> Callable:
     def draw(n: int, seed: int) -> tuple[np.ndarray, float]:  # noqa: ARG001 -- as many as the shortest chain gives
-        drawn = da.sample_mcmc(target, 45 * n_walkers, rng=seed, n_walkers=n_walkers, progress=False, **options)
+        drawn = da.sample_mcmc(target, 45 * n_walkers, rng=seed, n_walkers=n_walkers, **options)
         return drawn.stars, drawn.n_effective
 
     return draw

@@ -122,7 +122,7 @@ def main() -> None:
     command.add_argument("--gpu", type=float, default=50, help="how many cores a GPU is worth: an assumption")
     command.add_argument("--output", type=Path, help="folder for study.csv and projection.csv")
     arguments = command.parse_args()
-    design = Design(da.Plummer().truncated(30.0))
+    design = Design(da.Plummer(r_max=30.0))
     epochs = np.array(read(RESULTS / "variance_plummer.ecsv")["epochs"])
     stacks = epochs[: len(epochs) // K * K].reshape(-1, K) + design.config.patience
     n_single, n_stack, steps = stacks.mean(), stacks.max(axis=1).mean(), design.n_stars[0] // design.config.batch_size

@@ -21,7 +21,7 @@ from dfaccel.study.run import run
 
 DESIGNS = {
     "plummer": lambda: Design(
-        da.Plummer().truncated(30.0), da.Stream(radius=10.0), radii=(0.5, 1.0, 2.0, 4.0), seed=41
+        da.Plummer(r_max=30.0), da.Stream(radius=10.0), radii=(0.5, 1.0, 2.0, 4.0), seed=41
     ),
     "disc": lambda: Design(da.Disc(), da.Stream(radius=1.5), radii=(0.5, 1.0, 2.0, 3.0), n_test=20_000, seed=42),
     "sphere": lambda: own("spherical", da.FlowSpec(4, 32), 43),

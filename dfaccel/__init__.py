@@ -25,13 +25,12 @@ from dfaccel.systems.disc import Disc, MiyamotoNagai
 from dfaccel.systems.hernquist import Hernquist
 from dfaccel.systems.plummer import Plummer
 from dfaccel.systems.stream import Stream, mix
-from dfaccel.units import Units
 
 __version__ = "0.1.0"
 __all__ = [
     "Accelerations", "BarredDisc", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist",
     "MiyamotoNagai", "Plummer", "Potential", "ScoreCard", "ShortChainError", "Solution", "Stream", "TrainConfig",
-    "Units", "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit",
-    "jeans", "kl_divergence", "knn_divergence", "load", "mass_density", "mix", "potential", "record", "sample_mcmc",
+    "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "jeans",
+    "kl_divergence", "knn_divergence", "load", "mass_density", "mix", "potential", "record", "sample_mcmc",
     "save", "score_card", "snapshot", "solve", "spherical", "unknowns",
 ]

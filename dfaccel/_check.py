@@ -1,60 +1,50 @@
 """Input checks: every error says which argument, what was expected, and what came."""
 
 import math
-import operator
 import warnings
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
 MIN_STARS = 1000
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz")
 
 
-def positive(value: float, name: str, *, infinite: bool = False) -> float:
-    """Return ``value`` as a float, or raise if it is not a positive number (finite, unless infinity is allowed)."""
+def positive(value: float, name: str, *, zero: bool = False, infinite: bool = False) -> float:
+    """Return ``value`` as a float, or raise if it is not positive and finite; zero and infinity may be allowed."""
+    kind = f"{name} must be {'zero or ' if zero else ''}a positive"
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a positive number; got {value!r}") from None
-    if not number > 0 or (math.isinf(number) and not infinite):
-        raise ValueError(f"{name} must be a positive {'' if infinite else 'finite '}number; got {value!r}")
+        raise TypeError(f"{kind} number; got {value!r}") from None
+    if not (number > 0 or (zero and number == 0)) or (math.isinf(number) and not infinite):
+        raise ValueError(f"{kind} {'' if infinite else 'finite '}number; got {value!r}")
     return number
 
 
-def settle(instance: object, *names: str, zero: bool = False, infinite: bool = False) -> None:
-    """Check numbers of a frozen dataclass with `positive`, keep them as floats, and let zero pass if it is allowed."""
+def settle(instance: object, *names: str, **allowed: bool) -> None:
+    """Check numbers of a frozen dataclass with `positive`, and keep them as floats."""
     for name in names:
-        value = getattr(instance, name)
-        number = 0.0 if zero and value == 0 else positive(value, name, infinite=infinite)
-        object.__setattr__(instance, name, number)
+        object.__setattr__(instance, name, positive(getattr(instance, name), name, **allowed))
 
 
 def count(n: int, name: str) -> int:
     """Return ``n`` as an int, or raise if it is no whole number of at least one (1e6 is a float: write 1_000_000)."""
-    try:
-        if isinstance(n, bool | np.bool_):
-            raise TypeError
-        number = operator.index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be a positive integer; got {n!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be a positive integer; got {n!r}")
-    return number
+    whole = isinstance(n, int | np.integer) and not isinstance(n, bool)
+    if not whole or n < 1:
+        raise (ValueError if whole else TypeError)(f"{name} must be a positive integer; got {n!r}")
+    return int(n)
 
 
-def phase_space(w: ArrayLike | torch.Tensor, name: str = "w") -> NDArray[np.float64]:
+def phase_space(w: np.ndarray | torch.Tensor, name: str = "w") -> np.ndarray:
     """Return phase-space coordinates x y z vx vy vz as a float64 array (n, 6), n > 0, or raise if one is not finite."""
     array = np.asarray(w.detach().cpu() if isinstance(w, torch.Tensor) else w, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] != 6:
-        raise ValueError(f"{name} must have shape (n, 6); got {array.shape}")
-    if not len(array):
-        raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    if array.ndim != 2 or array.shape[1] != 6 or not len(array):
+        raise ValueError(f"{name} must have shape (n, 6), n >= 1; got {array.shape}")
     return finite_rows(array, name)
 
 
-def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
+def points(x: np.ndarray, name: str = "points") -> np.ndarray:
     """Return positions as a float64 array (m, 3), m > 0, or raise if one is not finite."""
     array = np.asarray(x, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 3 or not len(array):
@@ -62,22 +52,16 @@ def points(x: ArrayLike, name: str = "points") -> NDArray[np.float64]:
     return finite_rows(array, name)
 
 
-def finite_rows(array: NDArray, name: str, kind: str = "non-finite row", where: str = "", cure: str = "") -> NDArray:
+def finite_rows(array: np.ndarray, name: str) -> np.ndarray:
     """Return an array (n, d), or raise if a row holds NaN or infinity."""
     bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
-        kind += "s" if bad.sum() > 1 else ""
-        raise ValueError(f"{name} has {bad.sum()} {kind}{where}, first at index {bad.argmax()}{cure}")
+        rows = "row" if bad.sum() == 1 else "rows"
+        raise ValueError(f"{name} has {bad.sum()} non-finite {rows}, first at index {bad.argmax()}")
     return array
 
 
-def finite_coordinates(y: NDArray[np.float64], name: str) -> None:
-    """Raise if stars lie where the coordinates of that name are singular, so that their ``y`` (n, d) is not finite."""
-    where = f" where {name} coordinates are singular (the centre, the axis or a purely radial orbit)"
-    finite_rows(y, "stars", "row", where, "; remove them")
-
-
-def training_stars(w: NDArray[np.float64]) -> None:
+def training_stars(w: np.ndarray) -> None:
     """Raise if stars (n, 6) are too few or a column is constant; warn if more than 1 % of them are repeated."""
     if len(w) < MIN_STARS:
         raise ValueError(f"stars must have at least {MIN_STARS} rows to learn from; got {len(w)}")

@@ -3,8 +3,6 @@
 Nothing here reads pickle. A process killed at any moment leaves the old file or the new one, never a mixture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -36,7 +34,7 @@ def difference(name: str, there: object, here: object) -> str:
     """Say how two values differ, naming only the first key that does: "its spec width is 8, here it is 9"."""
     if isinstance(there, dict) and isinstance(here, dict):
         key = next(k for k in {**here, **there} if there.get(k) != here.get(k))
-        return difference(f"{name} {key}", there.get(key), here.get(key))
+        return difference(f"{name} {key}".strip(), there.get(key), here.get(key))
     return f"its {name} is {there!r}, here it is {here!r}"
 
 
@@ -89,12 +87,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     if "dfaccel" not in metadata:
         raise ValueError(f"{path} was not written by dfaccel: it has no dfaccel header")
     proof, _, text = metadata["dfaccel"].partition("\n")
-    try:
-        version = int(json.loads(text)["format"])
-    except (ValueError, KeyError, TypeError, OverflowError):
-        version = None  # no longer a header
-    if version is not None and version > FORMAT:
-        raise ValueError(f"{path} has format {version}, this dfaccel reads up to {FORMAT}; upgrade dfaccel")
-    if version is None or proof != checksum(text, *(item for pair in tensors.items() for item in pair)):
+    if proof != checksum(text, *(item for pair in tensors.items() for item in pair)):
         raise ValueError(f"{path} was altered after it was written: its checksum differs; make or download it again")
-    return tensors, json.loads(text)
+    header = json.loads(text)
+    if header["format"] > FORMAT:
+        raise ValueError(f"{path} has format {header['format']}, this dfaccel reads up to {FORMAT}; upgrade dfaccel")
+    return tensors, header

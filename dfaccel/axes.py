@@ -52,10 +52,8 @@ def directions(n: int, rng: np.random.Generator | int) -> np.ndarray:
 
     Parameters
     ----------
-    n : int
-        Number of vectors, at least one (else a ValueError).
-    rng : Generator or int
-        Random generator or its seed.
+    n, rng : int, Generator or int
+        Number of vectors, at least one (else a ValueError), and random generator or its seed.
 
     Examples
     --------

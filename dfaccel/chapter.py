@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
-from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from IPython import InteractiveShell
+    from IPython.display import HTML
     from matplotlib.axes import Axes
-    from matplotlib.legend import Legend
 
 ROOT = Path(__file__).resolve().parents[1]
 """Folder of the repository, where models and tables of results are, for a package installed from a clone."""
 
 MIME_TYPE = "application/papermill.record/text/plain"
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 GREY = "#767676"
 """Colour of text, axes and reference lines: contrast 4.5:1 against white; the dark page brightens its figures."""
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
 """Okabe and Ito's colour-blind-safe palette, in the order of the style's colour cycle."""
-
-EXPLORER_LIMIT = 500_000
-"""Bytes that the data of one explorer may take on the page."""
 
 
 def record(**results: SupportsFloat) -> None:
@@ -47,59 +39,49 @@ def record(**results: SupportsFloat) -> None:
 
     Raises
     ------
-    ValueError
-        If a name is none, or a value holds more than one number.
-    TypeError
-        If a value is not a number.
+    TypeError, ValueError
+        If a name is none, or a value is not one number.
 
     Examples
     --------
     >>> record(median_error=0.25)
     """
-    numbers = {name: _number(name, value) for name, value in results.items()}
-    if _shell() is None:
-        return
-    from IPython.display import display
+    from IPython import display, get_ipython
 
+    numbers = {name: _number(name, value) for name, value in results.items()}
+    if get_ipython() is None:
+        return
     for name, number in numbers.items():
         scrap = {"name": name, "mime_prefix": "application/papermill.record/"}
-        display({MIME_TYPE: repr(number)}, metadata={"scrapbook": scrap}, raw=True)
+        display.display({MIME_TYPE: repr(number)}, metadata={"scrapbook": scrap}, raw=True)
     print("\n".join(f"{name} = {number:.6g}" for name, number in numbers.items()))
 
 
 def _number(name: str, value: SupportsFloat) -> float:
     """Return a result as a plain float, or say what is wrong with it."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name must be lower-case letters, digits and underscores; got {name!r}; rename the record")
-    size = math.prod(getattr(value, "shape", ()))
-    if size != 1:
-        raise ValueError(f"value of record {name!r} must be one number; got {size}; record a summary of it")
+    array = np.asarray(value)
+    if array.size != 1:
+        raise ValueError(f"value of record {name!r} must be one number; got {array.size}; record a summary of it")
     try:
-        return float(value.item() if hasattr(value, "item") else value)
+        return float(array.item())
     except (TypeError, ValueError):
         kind = type(value).__name__
         raise TypeError(f"value of record {name!r} must be a number; got {kind}; convert it with float()") from None
-
-
-def _shell() -> InteractiveShell | None:
-    """Return IPython's shell, if this runs in one."""
-    from IPython import get_ipython
-
-    return get_ipython()
 
 
 def use_style() -> None:
     """Draw in the book's style from now on: transparent, mid-grey, colour-blind safe, sharp in a notebook."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
+    from IPython import get_ipython
 
-    with as_file(files("dfaccel") / "chapter.mplstyle") as path:
-        plt.style.use(path)
-    shell = _shell()
-    if shell is not None and "inline" in mpl.get_backend():
+    plt.style.use("dfaccel.chapter")
+    if get_ipython() is not None and "inline" in mpl.get_backend():
         from matplotlib_inline.config import InlineBackend
 
-        inline = InlineBackend.instance(parent=shell)
+        inline = InlineBackend.instance(parent=get_ipython())
         inline.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "none", "dpi": 170}
 
 
@@ -108,44 +90,21 @@ def reference_line(ax: Axes, y: float, label: str | None = None) -> None:
     ax.axhline(y, color=GREY, lw=1.0, ls="--", zorder=0.5, label=label)
 
 
-def legend(ax: Axes, **kwargs: object) -> Legend:
-    """Add a frameless legend, in the page's grey."""
-    return ax.legend(**{"frameon": False, "labelcolor": GREY, **kwargs})
-
-
-@dataclass(frozen=True)
-class Explorer:
-    """Data of an interactive figure: a hidden container of HTML that the script of the book's pages makes live."""
-
-    name: str
-    html: str
-
-    def __repr__(self) -> str:
-        return f"explorer {self.name!r}, live on the pages of the book"
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-
-def explorer(name: str, data: dict, label: str, *, digits: int = 4) -> Explorer:
+def explorer(name: str, data: dict, label: str, *, digits: int = 4) -> HTML:
     """Put the data of an interactive figure into the page; ``book/_static/explorers.js`` draws the one of that name."""
-    text = json.dumps(_plain(data, digits), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    if len(text) > EXPLORER_LIMIT:
-        raise ValueError(f"data must take at most {EXPLORER_LIMIT} bytes as JSON; got {len(text)}: coarsen the grid")
+    from IPython.display import HTML
+
+    def rounded(number: str) -> float:
+        value = float(f"{float(number):.{digits}g}")
+        return int(value) if value.is_integer() else value
+
+    exact = json.dumps(data, default=lambda array: array.tolist())
+    plain = json.loads(exact, parse_float=rounded, parse_constant=lambda _: None)  # NaN is none
+    text = json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
+    if len(text) > 500_000:
+        raise ValueError(f"data must take at most 500,000 bytes as JSON; got {len(text):,}: coarsen the grid")
     attributes = {"data-name": name, "data-colours": " ".join(COLOURS), "role": "group", "aria-label": label}
     written = " ".join(f'{key}="{html.escape(value)}"' for key, value in attributes.items())
     script = f'<script type="application/json">{text}</script>'
     elsewhere = '<p class="explorer-elsewhere">The interactive figure is part of the built page.</p>'
-    return Explorer(name, f'<div class="explorer" {written} hidden>{script}</div>{elsewhere}')
-
-
-def _plain(data: object, digits: int) -> object:
-    """Return data of any nesting as what JSON knows, floats rounded to that many significant digits."""
-    if isinstance(data, dict):
-        return {str(key): _plain(value, digits) for key, value in data.items()}
-    if isinstance(data, np.ndarray | list | tuple):
-        return [_plain(value, digits) for value in (data.tolist() if isinstance(data, np.ndarray) else data)]
-    if isinstance(data, float | np.floating):
-        rounded = float(f"{data:.{digits}g}")
-        return (int(rounded) if rounded.is_integer() else rounded) if np.isfinite(data) else None
-    return data.item() if isinstance(data, np.generic) else data
+    return HTML(f'<div class="explorer" {written} hidden>{script}</div>{elsewhere}')

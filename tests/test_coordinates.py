@@ -284,7 +284,7 @@ def test_spherical_and_cylindrical_coordinates_of_stars():
     np.testing.assert_allclose(np.stack(da.spherical(tilted)), np.stack(parts), atol=1e-13)
     np.testing.assert_allclose(da.cylindrical(turned_about_z).v_phi, v_phi, atol=1e-13)
     for function in (da.spherical, da.cylindrical):
-        with pytest.raises(ValueError, match=r"w must have shape \(n, 6\); got \(6,\)"):
+        with pytest.raises(ValueError, match=r"w must have shape \(n, 6\), n >= 1; got \(6,\)"):
             function(w[0])
 
 

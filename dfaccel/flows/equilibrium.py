@@ -25,11 +25,11 @@ _RIDGE = 1e-6  # relative to the mean diagonal of the normal equations
 
 
 class Equilibrium:
-    """The Boltzmann equation of stars ``w`` (n, 6) in coordinates whose standardization is ``mean`` and ``std``.
+    """The Boltzmann equation of stars ``w`` (n, 6), with a weight in the loss, in standardized coordinates.
 
     ``rates`` (n, rows), float32, holds u, c, N and n of each star, in the time in which stars at its place move by
     about a standard deviation; ``flips`` (elements, rows) are the signs of the rows under the coordinates' symmetries;
-    ``weight`` is that of the misfit in the loss; ``selection`` tells whether the completeness is unknown.
+    ``selection`` tells whether the completeness is unknown.
     """
 
     def __init__(
@@ -68,10 +68,7 @@ class Equilibrium:
         return (score * straight).sum(1), (score[:, :, None] * pushed.unflatten(1, (d, -1))).sum(1)
 
     def misfit(self, score: Tensor, y: Tensor, rates: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean squared misfit (K,) of stars and the normal equations (K, J, J + 1) with theirs added.
-
-        ``score`` and ``y`` are (K, features, n), ``rates`` (K, rows, n).
-        """
+        """Return the mean squared misfit (K,) of stars, and the normal equations (K, J, J + 1) with theirs added."""
         streaming, push = self.terms(score, rates)
         p = push.shape[1]
         pushes = torch.stack([push, rates[:, :p]][: 1 + self.selection], 1)  # what phi and ln S take from the equation

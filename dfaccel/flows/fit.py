@@ -61,7 +61,10 @@ def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_
     """Choose coordinates from stars ``w`` (n, 6), and standardize the stars in them."""
     coordinates = coordinate_map(w, coordinates, time_reversal=time_reversal)
     raw, log_jacobian = coordinates.forward(torch.from_numpy(w))
-    check.finite_coordinates(raw.numpy(), coordinates.name)
+    bad = np.flatnonzero(~raw.isfinite().all(1))
+    if len(bad):
+        raise ValueError(f"stars must not lie where {coordinates.name} coordinates are singular (centre, axis or "
+                         f"purely radial orbit); {len(bad)} do, first at index {bad[0]}; remove them")
     mean = torch.where((coordinates.flips < 0).any(0), 0.0, raw.mean(0))  # flips are about zero
     return Prepared(coordinates, mean, (raw - mean).square().mean(0).sqrt(), raw, log_jacobian)
 
@@ -76,6 +79,8 @@ def fit(
 
     The members differ in initialization and in the order of their batches and, with ``TrainConfig(bootstrap=True)``,
     in their stars. The loss is the negative mean log-likelihood of the stars (Green & Ting 2020, arXiv:2011.04673).
+    Each member is returned in the state that gave the held-out stars the highest likelihood; with ``equilibrium``,
+    which itself keeps it from learning the noise, in its last state.
 
     Parameters
     ----------
@@ -92,18 +97,11 @@ def fit(
         which is found with f (0.1 is a good one; 0 leaves it out). It needs coordinates that impose a symmetry.
     selection : bool
         Whether stars are missing by place: the equilibrium then has an unknown completeness, which is found with f.
-    rng : Generator or int
-        Random generator or its seed. It gives independent streams for data, initialization and batch order.
+    rng, device : Generator or int, str
+        Random generator or its seed, from which data, initialization and batch order have independent streams; and
+        torch device ("auto" takes CUDA if there is one).
     checkpoint : str or Path, optional
         Folder for checkpoints. A training that was stopped goes on from there when it is called again, to the same end.
-    device : str
-        Torch device; "auto" takes CUDA if there is one.
-
-    Returns
-    -------
-    FlowEnsemble
-        The members, each in the state that gave the held-out stars the highest likelihood; with ``equilibrium``, which
-        itself keeps them from learning the noise, in their last state.
 
     Raises
     ------

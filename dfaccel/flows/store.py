@@ -1,7 +1,6 @@
 """Ensembles on disk: a folder with a safetensors file, and its header as JSON for people to read."""
 
 import json
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,8 +37,8 @@ def save(model: FlowEnsemble, path: str | Path) -> None:
     """
     path = Path(path).expanduser()
     tensors, header = _described(model)
-    readable = json.dumps({"format": FORMAT, **header}, indent=1, sort_keys=True) + "\n"
-    write_files({path / _TENSORS: tensor_bytes(tensors, header), path / _READABLE: readable.encode()})
+    readable = _readable({"format": FORMAT, **header}).encode()
+    write_files({path / _TENSORS: tensor_bytes(tensors, header), path / _READABLE: readable})
 
 
 def load(path: str | Path) -> FlowEnsemble:
@@ -65,16 +64,15 @@ def load(path: str | Path) -> FlowEnsemble:
     if "kind" in header:
         raise ValueError(f"{path / _TENSORS} holds a {header['kind']}, not an ensemble; use what dfaccel.save wrote")
     readable = path / _READABLE
-    if readable.exists() and _canonical(readable.read_text()) != _canonical(json.dumps(header)):
+    if readable.exists() and readable.read_text() != _readable(header):
         raise ValueError(f"{readable} was altered: it differs from the header of {_TENSORS}; "
                          "delete it to go by that header")
     return _restored(tensors, header)
 
 
-def _canonical(text: str) -> str | None:
-    """Return JSON with its keys sorted, to compare as text since NaN does not equal itself; None if it is no JSON."""
-    with suppress(ValueError):
-        return json.dumps(json.loads(text), sort_keys=True)
+def _readable(header: dict) -> str:
+    """Return the content of the file for people."""
+    return json.dumps(header, indent=1, sort_keys=True) + "\n"
 
 
 def _described(model: FlowEnsemble) -> tuple[dict[str, Tensor], dict]:

@@ -5,8 +5,6 @@ velocity gives one linear equation for the three components of a, so many veloci
 (An et al. 2021, section 2). Only f enters, never a potential.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,15 +26,10 @@ class Accelerations:
 
     Parameters
     ----------
-    points : ndarray, shape (m, 3)
-        Positions, length.
-    value : ndarray, shape (m, 3)
-        Accelerations of the ensemble's distribution function, velocity^2 / length; NaN where f vanishes at every
-        velocity.
-    members : ndarray, shape (n_flows, m, 3)
-        Accelerations of each member.
-    covariance : ndarray, shape (m, 3, 3)
-        Covariance over members; NaN for a single one.
+    points, value : ndarray, shape (m, 3)
+        Positions, length, and accelerations there, velocity^2 / length; NaN where f vanishes at every velocity.
+    members, covariance : ndarray, shapes (n_flows, m, 3), (m, 3, 3)
+        Accelerations of each member, and their covariance; NaN for a single member.
     condition : ndarray, shape (m,)
         Condition number of the directions of the velocity gradients: 1 if they determine all components equally well.
     residual : ndarray, shape (m,)
@@ -95,50 +88,32 @@ def accelerations(
     leave_out: Callable[[np.ndarray], np.ndarray] | None = None, huber: float | None = HUBER,
     rng: np.random.Generator | int = 0, warn: bool = True,
 ) -> Accelerations:
-    r"""Recover the acceleration at points from a distribution function in equilibrium.
+    r"""Recover the acceleration at points from a distribution function in equilibrium, with errors over members.
 
     Solves :math:`v\cdot\nabla_x \ln f + a\cdot\nabla_v \ln f = 0` for a by weighted least squares over velocities drawn
     from f itself (An et al. 2021, section 2.2, without weights, for velocities below a given speed).
 
     Parameters
     ----------
-    df : DistributionFunction
-        Learned or exact distribution function: a `FlowEnsemble`, a system, or an object of your own class.
-    points : ndarray, shape (m, 3)
-        Positions, length.
-    n_velocities : int
-        Velocities per point.
-    velocities : ndarray, shape (m, V, 3), optional
-        Velocities to use instead of draws from f.
+    df, points : DistributionFunction, ndarray, shape (m, 3)
+        Learned or exact distribution function (a `FlowEnsemble`, a system, your own class), and positions, length.
+    n_velocities, velocities : int, ndarray, shape (m, V, 3), optional
+        Number of velocities per point, or the velocities themselves in place of draws from f.
     leave_out : callable, optional
         Region of phase space whose equations are not used, for all members alike: takes points (n, 6) and returns
         whether each lies in it, (n,) bool. The others must still span all directions (``condition``).
     huber : float or None
         Robust standard deviations beyond which an equation's weight falls (Huber 1964; 1.345 keeps 95 % of the
         efficiency on Gaussian errors); None for plain least squares.
-    rng : Generator or int
-        Random generator, or its seed, for the velocities.
-    warn : bool
-        Whether to warn of points where the result is not to be trusted.
-
-    Returns
-    -------
-    Accelerations
-        Values with covariance over members and diagnostics.
+    rng, warn : Generator or int, bool
+        Random generator, or its seed, for the velocities, and whether to warn of points where training stars are too
+        few (``supported``) or the velocities hardly determine a component (``condition``).
 
     Raises
     ------
-    TypeError
-        If ``df`` is not a distribution function or a number has the wrong type.
-    ValueError
-        If an array has a wrong shape or holds a non-finite value, ``leave_out`` does not return a bool for each
-        point, or a number is out of range.
-
-    Warns
-    -----
-    UserWarning
-        If points lie where training stars are too few (``supported``), or if the velocities hardly determine a
-        component (``condition``).
+    TypeError, ValueError
+        If ``df`` is no distribution function, an array has a wrong shape or a non-finite value, ``leave_out`` does not
+        return a bool for each point, or a number is of a wrong type or out of range.
 
     Examples
     --------
@@ -150,11 +125,16 @@ def accelerations(
     points = check.points(points)
     if huber is not None:
         check.positive(huber, "huber")
+    if not (leave_out is None or callable(leave_out)):
+        raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
     parts = []
     for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
         log_f, score = with_mixture(df, v, w)
         if leave_out is not None:
-            log_f[:, _left_out(leave_out, w).reshape(v.shape[:2])] = -np.inf
+            out = np.asarray(leave_out(w))
+            if out.shape != w.shape[:1] or out.dtype != bool:
+                raise ValueError(f"leave_out must return bool, shape {w.shape[:1]}; got {out.dtype}, shape {out.shape}")
+            log_f[:, out.reshape(v.shape[:2])] = -np.inf
         score, outside = usable(log_f, score)
         streaming = (v * score[..., :3]).sum(-1)
         value, _, left = regress(score[..., 3:], -streaming, outside, huber)
@@ -164,8 +144,7 @@ def accelerations(
     value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
     members, condition, n_near = value[1:], condition[0], df.stars_near(points)
     deviation = members - members.mean(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / np.float64(len(members) - 1)
+    covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / (len(members) - 1 or np.nan)
     if warn:
         warn_of(n_near < FEW, TOO_FEW)
         warn_of(condition > _CONDITION_LIMIT, "have a poorly conditioned solution (see .condition)")
@@ -183,16 +162,6 @@ def with_mixture(df: DistributionFunction, v: np.ndarray, w: np.ndarray) -> tupl
     return log_f, np.concatenate([mixture[None], score]).reshape(*shape, 6)
 
 
-def _left_out(leave_out: Callable[[np.ndarray], np.ndarray], w: np.ndarray) -> np.ndarray:
-    """Return which of the points (n, 6) lie in the region to leave out, or raise if that is not a bool for each."""
-    if not callable(leave_out):
-        raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
-    out = np.asarray(leave_out(w))
-    if out.shape != w.shape[:1] or out.dtype != bool:
-        raise ValueError(f"leave_out must return bool, shape {w.shape[:1]}; got {out.dtype}, shape {out.shape}")
-    return out
-
-
 def usable(log_f: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores with zeros where there is no equation, and where that is (..., m, V)."""
     # where an exact distribution function vanishes, beyond the escape speed, or where a flow overflows
@@ -205,8 +174,7 @@ def regress(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Solve a regression a place: matrix (..., m, V, p), right (..., m, V) -> unknowns (..., m, p), weights, misfits.
 
-    The velocities are distributed as f, so each region of velocity space counts by the stars in it. Where f is small
-    its learned score is poor in a way that no formula predicts. Huber's weights, found by iteration, therefore let an
+    Where f is small its learned score is poor in a way that no formula predicts. Huber's weights therefore let an
     equation that misses by more than ``huber`` robust standard deviations count by its miss rather than its square.
     """
     right, outside = right[..., None], outside[..., None]
@@ -230,8 +198,6 @@ def _condition(matrix: np.ndarray) -> np.ndarray:
 
 def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Return the standard deviation (..., m, 1, 1) of the Gaussian that has the median misfit of the equations."""
-    miss = np.abs(left)
-    if outside.any():
-        miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, miss)
-        return 1.4826 * np.nanmedian(miss, axis=-2, keepdims=True)
-    return 1.4826 * np.median(miss, axis=-2, keepdims=True)
+    miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, np.abs(left))
+    median = np.nanmedian if outside.any() else np.median  # the latter is faster
+    return 1.4826 * median(miss, axis=-2, keepdims=True)

@@ -6,8 +6,6 @@ the learned distribution function, learn them again in the same way, and compare
 distribution function that the stars came from (a parametric bootstrap; Efron & Tibshirani 1993, chapter 6).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,24 +28,10 @@ _NEAR, _WIDE, _PLACES = 0.4, 0.8, 3  # widths in ln r to average bias, variance;
 _DOUBT = 0.5  # error of the bias, relative to it: it was measured in the learned galaxy, not in the true one
 
 
-def standardized_errors(
-    result: Accelerations, truth: np.ndarray, *, directions: np.ndarray | None = None
-) -> np.ndarray:
-    """Return (recovered - true) / scatter over members (m, d) along unit vectors ``directions`` (m, d, 3), or x y z."""
-    if len(result.members) < 2:
-        raise ValueError(f"result must have two members or more to have a scatter; got {len(result.members)}")
-    if directions is None:
-        directions = np.broadcast_to(np.eye(3), (len(truth), 3, 3))
-    error, scatter = error_and_scatter(result, truth, directions)
-    return error / scatter
-
-
-def error_and_scatter(
-    result: Accelerations, truth: np.ndarray, directions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return recovered - true acceleration and scatter over members, each (m, d), along ``directions`` (m, d, 3)."""
+def error_and_scatter(result: Accelerations, truth: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return recovered - true acceleration and scatter over members, (2, m, d), along ``directions`` (m, d, 3)."""
     error = np.einsum("mdi,mi->md", directions, result.value - truth)
-    return error, np.sqrt(np.einsum("mdi,mij,mdj->md", directions, result.covariance, directions))
+    return np.stack([error, np.sqrt(np.einsum("mdi,mij,mdj->md", directions, result.covariance, directions))])
 
 
 @dataclass(frozen=True)
@@ -56,11 +40,9 @@ class Calibration:
 
     Parameters
     ----------
-    points : ndarray, shape (m, 3)
-        Positions at which the accelerations were compared, length.
-    error : ndarray, shape (n_repeats, m, d)
-        Recovered minus true acceleration of each repetition along d unit vectors: outwards under spherical symmetry,
-        else x, y and z; velocity^2 / length.
+    points, error : ndarray, shapes (m, 3), (n_repeats, m, d)
+        Positions, length, and recovered minus true acceleration of each repetition along d unit vectors: outwards
+        under spherical symmetry, else x, y and z; velocity^2 / length.
     scatter : ndarray, shape (1 + n_repeats, m, d)
         Scatter over members along the same vectors, of the model itself and then of each repetition.
     """
@@ -104,10 +86,9 @@ class Calibration:
         return unit * (near @ mean), sigma * student(level, _PLACES * (n - 1))
 
     def apply(self, result: Accelerations, level: float = 0.68) -> Accelerations:
-        """Return accelerations with calibrated errors: intervals of probability ``level`` are roots of the covariance.
+        """Return accelerations whose roots of the covariance are calibrated intervals of probability ``level``.
 
-        Under spherical symmetry the bias is subtracted and the covariance is that of `interval`. Otherwise the
-        covariance over members is multiplied by the square of `factor`.
+        Under spherical symmetry they are those of `interval`, without the bias. Otherwise `factor` multiplies them.
         """
         if self.error.shape[2] > 1:
             return replace(result, covariance=result.covariance * self.factor(level) ** 2)
@@ -127,15 +108,10 @@ def student(level: float, n_degrees: int) -> float:
 
 
 def coverage(inside: np.ndarray) -> tuple[float, float, float]:
-    """Return the share of places that lie inside, its standard error, and the independent trials of one data set.
-
-    Of places of one data set, ``inside`` (n_sets, m), neighbours err together; only data sets are independent. If all
-    places were, the share p of one data set would have the variance p (1 - p) / m. The number of trials is what must
-    stand for m to give the variance that the shares have.
-    """
-    share = np.mean(inside, axis=1)
+    """Return the share of ``inside`` (n_sets, m), its standard error, and the independent trials of one data set."""
+    share = np.mean(inside, axis=1)  # neighbours err together; only data sets are independent
     p, variance = share.mean(), share.var(ddof=1)
-    trials = p * (1 - p) / variance if variance > 0 else np.inf
+    trials = p * (1 - p) / variance if variance > 0 else np.inf  # m, were the places independent
     return float(p), float(np.sqrt(variance / len(share))), float(trials)
 
 
@@ -145,35 +121,25 @@ def calibrate(
 ) -> Calibration:
     """Measure bias and error of accelerations by learning again from stars that the model has drawn.
 
+    ``apply(result, level)`` of the `Calibration` calibrates accelerations of the model; ``interval(radius, level)`` has
+    bias and half width along the radius, ``factor(level)`` the multiple of the scatter over members.
+
     Parameters
     ----------
-    model : FlowEnsemble
-        Ensemble whose error bars are in question.
-    refit : callable
-        ``refit(stars, rng)`` learns an ensemble in the way that ``model`` was learned.
+    model, refit : FlowEnsemble, callable
+        Ensemble whose error bars are in question, and ``refit(stars, rng)``, which learns one in the same way.
     points : ndarray, shape (m, 3)
         Positions at which to compare, length, distributed like those of interest.
-    n_stars : int
-        Number of stars that ``model`` was learned from.
-    n_repeats : int
-        Times to draw stars and learn again, at least 2. Neighbouring points of one repetition err together.
-    n_velocities : int
-        Velocities per point.
-    rng : Generator or int
-        Random generator or its seed.
-
-    Returns
-    -------
-    Calibration
-        ``apply(result, level)`` calibrates accelerations of the model; ``interval(radius, level)`` has bias and half
-        width along the radius, ``factor(level)`` the multiple of the scatter over members.
+    n_stars, n_repeats : int
+        Number of stars that ``model`` was learned from, and times to draw stars and learn again, at least 2.
+    n_velocities, rng : int, Generator or int
+        Velocities per point, and random generator or its seed, as in `accelerations`.
 
     Raises
     ------
-    TypeError
-        If ``refit`` is not callable or a count is not an integer.
-    ValueError
-        If a count is not positive, ``n_repeats`` is 1, ``points`` has the wrong shape, or ``refit`` returns one flow.
+    TypeError, ValueError
+        If ``refit`` is not callable or returns one flow, a count is no positive integer, ``n_repeats`` is 1, or
+        ``points`` has the wrong shape.
 
     Examples
     --------
@@ -209,11 +175,8 @@ def calibrate(
 
 
 def redraw(model: FlowEnsemble, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw n stars, without any beyond ten standard deviations that makes up a hundredth of a coordinate's variance.
-
-    A flow may draw a star a million standard deviations away, through regions where it had none to learn from.
-    """
-    w = model.sample(n, rng=rng)
+    """Draw n stars, without any beyond ten standard deviations that makes up a hundredth of a coordinate's variance."""
+    w = model.sample(n, rng=rng)  # where a flow had no stars to learn from it may draw one at a million deviations
     y = (model.coordinates.forward(torch.from_numpy(w))[0] - model.mean) / model.std
     far = ~(y.abs().amax(dim=1) < max(10.0, 0.1 * n**0.5)).numpy()
     w[far] = rng.choice(w[~far], far.sum())

@@ -36,35 +36,23 @@ def jeans(
 
     The logarithm of the squared circular speed is a spline in ln r. An axisymmetric force has a potential, which is a
     spline in ln r and height, and a part without potential, which fades unless the stars demand it. Restricted maximum
-    likelihood chooses the smoothness of each part.
+    likelihood chooses the smoothness of each part. A warning says if the stars miss the equations by more than noise.
 
     Parameters
     ----------
-    w : ndarray, shape (n, 6)
-        Stars x y z vx vy vz relative to the centre, at least 1000, in any units.
-    points : ndarray, shape (m, 3)
-        Positions, length. Beyond the stars the circular speed continues as a power of r between r^-1 and r^2.
+    w, points : ndarray, shapes (n, 6), (m, 3)
+        Stars x y z vx vy vz relative to the centre, at least 1000, in any units, and positions. Beyond the stars the
+        circular speed continues as a power of r between r^-1 and r^2.
     coordinates : str
         Symmetry: "spherical" with any anisotropy, or "axisymmetric" about z and mirrored at z = 0.
-    n_bootstrap : int
-        Bootstrap replicates, or 0. Each one also draws an error of smoothing from the distribution that was chosen.
-    rng : Generator or int
-        Random generator, or its seed, for the bootstrap.
-
-    Returns
-    -------
-    Accelerations
-        ``members`` are the replicates. ``condition`` is 1 and ``residual`` NaN, since neither is defined here.
+    n_bootstrap, rng : int, Generator or int
+        Bootstrap replicates, the ``members`` of the result, or 0, and the random generator for them, or its seed. Each
+        replicate also draws an error of smoothing. ``condition`` is 1 and ``residual`` NaN: neither is defined here.
 
     Raises
     ------
     TypeError, ValueError
         If an argument has a wrong type, shape or range, or if the stars do not determine the acceleration.
-
-    Warns
-    -----
-    UserWarning
-        If the stars miss the equations by more than their noise.
 
     Examples
     --------

@@ -1,12 +1,11 @@
 """The score card: one fixed test of how wrong recovered accelerations are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dfaccel.axes import directions
 from dfaccel.gravity.accelerations import Accelerations, accelerations
 from dfaccel.systems.base import DistributionFunction
 
@@ -21,10 +20,8 @@ class ScoreCard:
 
     Parameters
     ----------
-    result : Accelerations
-        What was recovered, at 200 points.
-    truth : ndarray, shape (200, 3)
-        True accelerations there, velocity^2 / length.
+    result, truth : Accelerations, ndarray, shape (200, 3)
+        What was recovered at the 200 points, and the true accelerations there, velocity^2 / length.
 
     Examples
     --------
@@ -65,9 +62,7 @@ class ScoreCard:
     def inside_68(self) -> float:
         """Share of true components within one standard deviation over members; NaN for a single member."""
         sigma = np.sqrt(np.diagonal(self.result.covariance, axis1=1, axis2=2))
-        if np.isnan(sigma).any():
-            return float("nan")
-        return float((np.abs(self.result.value - self.truth) <= sigma).mean())
+        return float(np.where(np.isnan(sigma), np.nan, np.abs(self.result.value - self.truth) <= sigma).mean())
 
 
 def score_points(scale: float = 1.0, *, flat: bool = False, rng: np.random.Generator | int) -> np.ndarray:
@@ -78,38 +73,29 @@ def score_points(scale: float = 1.0, *, flat: bool = False, rng: np.random.Gener
         phi = rng.uniform(0, 2 * np.pi, N_POINTS)
         return scale * np.column_stack([big_r * np.cos(phi), big_r * np.sin(phi), z])
     r = scale * np.exp(rng.uniform(*np.log(R_RANGE), N_POINTS))
-    direction = rng.standard_normal((N_POINTS, 3))
-    return direction * (r / np.linalg.norm(direction, axis=1))[:, None]
+    return r[:, None] * directions(N_POINTS, rng)
 
 
 def score_card(
     df: DistributionFunction, truth: Any, *, rng: np.random.Generator | int, **options: int
 ) -> ScoreCard:
-    """Recover accelerations at the points of the score card and compare them with the truth.
+    """Recover accelerations at the points of the score card and compare them with the truth, in a `ScoreCard`.
 
     The points are log-uniform in r over 0.2-20 scale radii and isotropic. Those of a flat system, such as `Disc`, are
     uniform in R over 0.5-3 and in z over -0.3-0.3 scale lengths.
 
     Parameters
     ----------
-    df : DistributionFunction
-        Learned or exact distribution function: a `FlowEnsemble`, a system, or an object of your own class.
-    truth : system
-        System with the true ``acceleration`` and ``scale``; it is flat if it has an attribute ``flat`` that is true.
-    rng : Generator or int
+    df, truth : DistributionFunction, system
+        What is judged, as in `accelerations`, and the system with the true ``acceleration`` and ``scale``. It is flat
+        if it has an attribute ``flat`` that is true.
+    rng, **options : Generator or int, and options of `accelerations`
         Random generator or its seed, for points and velocities: a fresh one for every claim.
-    **options
-        Passed to `dfaccel.accelerations`.
-
-    Returns
-    -------
-    ScoreCard
-        Relative errors point by point, and their summaries.
 
     Raises
     ------
     TypeError, ValueError
-        Those of `dfaccel.accelerations`.
+        Those of `accelerations`.
 
     Examples
     --------

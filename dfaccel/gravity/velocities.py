@@ -1,7 +1,5 @@
 """The weighting of velocity space: velocities at any point, drawn from the distribution function itself."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator
@@ -51,10 +49,8 @@ def velocity_chunks(
         raise TypeError("df must inherit from dfaccel.DistributionFunction and have log_df and sample of its own; got "
                         f"{type(df).__name__}")
     if velocities is None:
-        if check.count(n_velocities, "n_velocities") < 3:
-            raise ValueError(f"n_velocities must be at least 3, the components of an acceleration; got {n_velocities}")
-        if n_velocities > N_LENDERS:
-            raise ValueError(f"n_velocities must be at most {N_LENDERS}; got {n_velocities}")
+        if not 3 <= check.count(n_velocities, "n_velocities") <= N_LENDERS:
+            raise ValueError(f"n_velocities must lie between 3 and {N_LENDERS}; got {n_velocities}")
         source = VelocitySource(df, np.random.default_rng(rng))
     else:
         velocities = np.asarray(velocities, dtype=np.float64)

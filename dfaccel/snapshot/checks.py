@@ -5,8 +5,6 @@ must decide whether it matters. One that is also so large that the result would 
 What no check of one snapshot can see is said in chapter 14 of the book.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

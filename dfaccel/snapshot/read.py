@@ -139,19 +139,16 @@ def _loaded(path: Path, kind: str) -> Table:
 def take(table: Table, columns: Mapping | str | None = None, units: Mapping | str | None = None, *,
          centre: str = "stars", name: str = "the table", digest: str = "") -> Snapshot:
     """Take stars from a table: each row of six finite numbers once, about the ``centre`` of the "stars" or "origin"."""
-    from astropy import units as u
-
     columns, units = mapping(columns, "columns"), mapping(units, "units")
     refuse(centre not in ("stars", "origin"), f"centre must be 'stars' or 'origin'; got {centre!r}")
     used = {key: columns.get(key, key) for key in check.COLUMNS}
     twice = next((column for column in used.values() if [*used.values()].count(column) > 1), None)
     refuse(twice is not None, f"column {twice!r} cannot stand for two of {', '.join(check.COLUMNS)}; mend columns")
     x, v = (_vector(table, names, columns, units) for names in (check.COLUMNS[:3], check.COLUMNS[3:]))
-    plain = all(q.unit.is_equivalent(u.dimensionless_unscaled) for q in (x, v))
-    for quantity, kind, like, first in ((x, "length", u.m, "x"), (v, "velocity", u.m / u.s, "vx")):
-        refuse(not plain and not quantity.unit.is_equivalent(like), f"{first} is in {str(quantity.unit) or 'no unit'}, "
-               f"which is no unit of {kind}; right ascension, distance and the like must be turned into Cartesian "
-               "coordinates first")
+    plain = all(q.unit.physical_type == "dimensionless" for q in (x, v))
+    for q, kind, first in ((x, "length", "x"), (v, "velocity", "vx")):
+        refuse(not plain and q.unit.physical_type != kind, f"{first} is in {str(q.unit) or 'no unit'}, which is no "
+               f"unit of {kind}; turn right ascension, distance and the like into Cartesian coordinates first")
     w = np.hstack([x.value, v.value])
     finite = np.isfinite(w).all(axis=1)
     rows = np.flatnonzero(finite)[np.sort(np.unique(w[finite], axis=0, return_index=True)[1])]

@@ -22,7 +22,7 @@ from dfaccel.snapshot.read import Snapshot, SnapshotError, refuse
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-SIGMA_APART = 3  # errors between two methods from which on they disagree
+SIGMA_APART = 3  # errors between two methods from which on the flag is "differs"
 TABLE, RUN, PACKAGES = "accelerations.ecsv", "run.json", ("dfaccel", "torch", "numpy", "astropy")
 
 
@@ -59,10 +59,7 @@ def disagreement(result: Accelerations, moments: Accelerations, factor: float) -
 def accelerations_table(
     snapshot: Snapshot, result: Accelerations, factor: float, moments: Accelerations | None = None
 ) -> QTable:
-    """Return places, accelerations, errors (``factor`` times the scatter over members) and flags; beside them moments'.
-
-    The flag says "differs" where moments and flows lie more than three of their errors apart.
-    """
+    """Return places, accelerations, errors (``factor`` times the scatter over members), those of moments, and flags."""
     from astropy.table import QTable
 
     frame = snapshot.frame
@@ -72,17 +69,16 @@ def accelerations_table(
     apart = np.zeros(len(r), bool) if moments is None else ~(disagreement(result, moments, factor) <= SIGMA_APART)
     flag = np.select([undetermined, ~result.supported, (r < inner) | (r > outer), apart],
                      ["undetermined", "few stars", "outside", "differs"], "ok")
-    error = factor * np.sqrt(np.diagonal(result.covariance, axis1=1, axis2=2))
-    columns = [*frame.places(result.points).T, *frame.accelerations(result.value).T, *frame.accelerations(error).T,
-               result.n_near, result.condition, result.residual, flag]
-    names = [*"xyz", "ax", "ay", "az", *(f"a{c}_error" for c in "xyz"), "n_near", "condition", "residual", "flag"]
-    for end, values in {} if moments is None else {
-        "jeans": moments.value, "jeans_error": np.sqrt(np.diagonal(moments.covariance, axis1=1, axis2=2))
-    }.items():
-        columns[-4:-4], names[-4:-4] = frame.accelerations(values).T, [f"a{c}_{end}" for c in "xyz"]
+    columns = dict(zip("xyz", frame.places(result.points).T, strict=True))
+    for end, times, found in (("", factor, result), ("_jeans", 1.0, moments)):
+        if found is not None:
+            error = times * np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2))
+            columns |= {f"a{c}{end}": a for c, a in zip("xyz", frame.accelerations(found.value).T, strict=True)}
+            columns |= {f"a{c}{end}_error": a for c, a in zip("xyz", frame.accelerations(error).T, strict=True)}
+    columns |= {name: getattr(result, name) for name in ("n_near", "condition", "residual")} | {"flag": flag}
     meta = {"stars": snapshot.name, "sha256": snapshot.sha256, "frame": frame.to_dict(),
             "scatter_times": float(factor), "dfaccel": version("dfaccel")}
-    return QTable(columns, names=names, meta=meta)
+    return QTable(columns, meta=meta)
 
 
 def deliver(folder: Path, table: QTable, model: FlowEnsemble) -> None:

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 import emcee
 import numpy as np
-from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dfaccel import _check as check
 from dfaccel.systems.base import DistributionFunction
@@ -19,7 +17,7 @@ BURN_IN = 0.25  # share of the first chain that is thrown away
 class ShortChainError(RuntimeError):
     """The chain is shorter than 50 autocorrelation times; ``tau`` (8,) is then an underestimate, if anything."""
 
-    def __init__(self, tau: NDArray[np.float64], n_steps: int) -> None:
+    def __init__(self, tau: np.ndarray, n_steps: int) -> None:
         self.tau, self.n_steps = tau, n_steps
         super().__init__(
             f"the chain has {n_steps} steps after burn-in, {n_steps / tau.max():.0f} autocorrelation times (tau = "
@@ -31,8 +29,8 @@ class ShortChainError(RuntimeError):
 class MCMCSample:
     """Stars drawn by Markov chain Monte Carlo, and the diagnostics of the chain."""
 
-    stars: NDArray[np.float64]  # (n, 6), x y z vx vy vz, thinned and in random order
-    tau: NDArray[np.float64]  # (8,), autocorrelation times in steps of x y z vx vy vz |x| |v| where the walkers walk
+    stars: np.ndarray  # (n, 6), x y z vx vy vz, thinned and in random order
+    tau: np.ndarray  # (8,), autocorrelation times in steps of x y z vx vy vz |x| |v| where the walkers walk
     n_effective: float  # independent stars in the whole chain after burn-in, n_steps n_walkers / max(tau)
     acceptance: float  # share of the proposals that were accepted
     thin: int  # every so many steps one was kept: max(tau), rounded up
@@ -42,10 +40,9 @@ class MCMCSample:
 
 
 def sample_mcmc(
-    target: DistributionFunction | Callable[[NDArray], NDArray], n: int, rng: np.random.Generator | int, *,
+    target: DistributionFunction | Callable[[np.ndarray], np.ndarray], n: int, rng: np.random.Generator | int, *,
     n_walkers: int = 500, max_steps: int = 10_000, coordinates: Literal["radial", "cartesian"] = "radial",
-    moves: Sequence[Any] | None = None, start: NDArray | None = None, length: float | None = None,
-    speed: float | None = None, progress: bool = True,
+    moves: Sequence[Any] | None = None,
 ) -> MCMCSample:
     r"""Draw stars from a distribution function with emcee, thinned by the autocorrelation time.
 
@@ -55,20 +52,19 @@ def sample_mcmc(
     Parameters
     ----------
     target : DistributionFunction or callable
-        A system, or a function that takes w of shape (m, 6) and returns log f, shape (m,), up to a constant.
+        A system, or a function that takes w of shape (m, 6) and returns log f, shape (m,), up to a constant. Its units
+        of r and v are its attributes ``scale`` and ``velocity_unit``, or 1. Walkers start in a small ball about zero.
     n, n_walkers, max_steps, rng : int, and int or Generator
         Numbers of stars, of walkers and of steps, burn-in included, before tau must be known; and random generator.
     coordinates : {"radial", "cartesian"}
         Walk in :math:`y = x \log(1+r)/r`, :math:`u = v \sqrt{1+r}`, where a system is compact, or in x and v.
-    moves, progress : sequence, optional, and bool
-        emcee moves, by default half stretch moves, half differential evolution; and whether to show a progress bar.
-    start, length, speed : ndarray, shape (n_walkers, 6), and float, optional
-        First walkers, by default a small ball about the centre, and units of r and v, by default those of a system.
+    moves : sequence, optional
+        emcee moves, by default half stretch moves, half differential evolution.
 
     Raises
     ------
     ShortChainError, TypeError, ValueError
-        If tau asks for more than ``max_steps``, an argument is bad, or log f is not finite where the walkers start.
+        If tau asks for more than ``max_steps``, an argument is bad, or log f is not finite about zero.
 
     Notes
     -----
@@ -77,30 +73,24 @@ def sample_mcmc(
 
     Examples
     --------
-    >>> sample_mcmc(lambda w: -(w**2).sum(axis=1), 1000, rng=1, n_walkers=100, progress=False).stars.shape
+    >>> sample_mcmc(lambda w: -(w**2).sum(axis=1), 1000, rng=1, n_walkers=100).stars.shape
     (1000, 6)
     """
-    for name, number in {"n": n, "n_walkers": n_walkers, "max_steps": max_steps}.items():
-        check.count(number, name)
-    if n_walkers < 12:
+    check.count(n, "n")
+    check.count(max_steps, "max_steps")
+    if check.count(n_walkers, "n_walkers") < 12:
         raise ValueError(f"n_walkers must be at least 12, twice the number of dimensions; got {n_walkers}")
     if coordinates not in ("radial", "cartesian"):
         raise ValueError(f'coordinates must be "radial" or "cartesian"; got {coordinates!r}')
     log_df = getattr(target, "log_df", target)
     if not callable(log_df):
         raise TypeError(f"target must be a system or a function of w; got {type(target).__name__}")
-    length = check.positive(getattr(target, "scale", 1.0) if length is None else length, "length")
-    speed = check.positive(getattr(target, "velocity_unit", 1.0) if speed is None else speed, "speed")
-    unit, rng = np.repeat([length, speed], 3), np.random.default_rng(rng)
-    start = _ball(log_df, n_walkers, unit, rng) if start is None else check.phase_space(start, "start")
-    if start.shape != (n_walkers, 6):
-        raise ValueError(f"start must have shape (n_walkers, 6) = ({n_walkers}, 6); got {start.shape}")
-    if not np.isfinite(log_df(start)).all():
-        raise ValueError("log f must be finite wherever the walkers start; give other positions as start")
-
+    rng = np.random.default_rng(rng)
+    unit = np.repeat([getattr(target, name, 1.0) for name in ("scale", "velocity_unit")], 3)
+    start = _ball(log_df, n_walkers, unit, rng)
     forward, backward = (_compact, _spread) if coordinates == "radial" else (np.copy, lambda p: (p, 0.0))
 
-    def log_density(p: NDArray) -> NDArray:
+    def log_density(p: np.ndarray) -> np.ndarray:
         w, growth = backward(p)
         return log_df(w * unit) + growth
 
@@ -110,38 +100,33 @@ def sample_mcmc(
     # emcee copies NumPy's global state when made; the state given here replaces it before the first step
     legacy = np.random.RandomState(np.random.MT19937(int(rng.integers(2**63))))
     state = emcee.State(forward(start / unit), random_state=legacy.get_state())
-    with tqdm(unit="step", desc="emcee", leave=False, disable=not progress) as bar:
-        goal = min(1000, max_steps)  # the first look at tau
-        while True:
-            for state in sampler.sample(state, iterations=goal - sampler.iteration):  # noqa: B007, B020
-                bar.update()
-            burn_in = int(BURN_IN * sampler.iteration)
-            chain = sampler.get_chain(discard=burn_in)
-            sizes = [np.linalg.norm(chain[..., part], axis=-1, keepdims=True) for part in (slice(3), slice(3, 6))]
-            tau = np.maximum(emcee.autocorr.integrated_time(np.concatenate([chain, *sizes], axis=-1), tol=0), 1.0)
-            longest = float(tau.max())
-            if len(chain) >= ENOUGH * longest:
-                break
-            if sampler.iteration == max_steps:
-                raise ShortChainError(tau, len(chain))
-            goal = min(max_steps, max(int(1.3 * sampler.iteration), int(1.1 * ENOUGH * longest / (1 - BURN_IN))))
-        thin, n_steps = int(np.ceil(longest)), len(chain)
-        kept = list(chain[::-1][::thin][: n_steps // thin])  # from the end: the next kept step is thin steps on
-        accepted = sampler.backend.accepted.sum() / (sampler.iteration * n_walkers)
-        missing = -(-n // n_walkers) - len(kept)
-        if missing > 0:
-            bar.reset(total=missing * thin)
-            for later in sampler.sample(state, iterations=missing, thin_by=thin, store=False):
-                kept.append(later.coords.copy())
-                bar.update(thin)
-            n_steps += missing * thin
+    goal = min(1000, max_steps)  # the first look at tau
+    while True:
+        state = sampler.run_mcmc(state, goal - sampler.iteration, progress=True)
+        burn_in = int(BURN_IN * sampler.iteration)
+        chain = sampler.get_chain(discard=burn_in)
+        sizes = [np.linalg.norm(chain[..., part], axis=-1, keepdims=True) for part in (slice(3), slice(3, 6))]
+        tau = np.maximum(emcee.autocorr.integrated_time(np.concatenate([chain, *sizes], axis=-1), tol=0), 1.0)
+        longest = float(tau.max())
+        if len(chain) >= ENOUGH * longest:
+            break
+        if sampler.iteration == max_steps:
+            raise ShortChainError(tau, len(chain))
+        goal = min(max_steps, max(int(1.3 * sampler.iteration), int(1.1 * ENOUGH * longest / (1 - BURN_IN))))
+    thin, n_steps = int(np.ceil(longest)), len(chain)
+    kept = list(chain[::-1][::thin][: n_steps // thin])  # from the end: the next kept step is thin steps on
+    accepted = sampler.backend.accepted.sum() / (sampler.iteration * n_walkers)
+    missing = max(0, -(-n // n_walkers) - len(kept))
+    more = sampler.sample(state, iterations=missing, thin_by=thin, store=False, progress=missing > 0)
+    kept += [state.coords.copy() for state in more]
+    n_steps += missing * thin
     stars = backward(np.concatenate(kept))[0] * unit
     stars = stars[rng.permutation(len(stars))[:n]]
     return MCMCSample(stars, tau, n_steps * n_walkers / longest, float(accepted), thin, n_steps, burn_in, n_walkers)
 
 
-def _ball(log_df: Callable, n_walkers: int, unit: NDArray, rng: np.random.Generator) -> NDArray:
-    """Return positions in a ball about the centre, drawn again from ever smaller balls where f = 0."""
+def _ball(log_df: Callable, n_walkers: int, unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return positions in a ball about zero, drawn again from ever smaller balls where f = 0."""
     w, empty = np.empty((n_walkers, 6)), np.ones(n_walkers, dtype=bool)
     for shrink in 0.5 ** np.arange(40):
         w[empty] = rng.normal(size=(empty.sum(), 6)) * unit * shrink * np.repeat([0.5, 0.3], 3)
@@ -151,16 +136,16 @@ def _ball(log_df: Callable, n_walkers: int, unit: NDArray, rng: np.random.Genera
         empty = ~np.isfinite(log_f)
         if not empty.any():
             return w
-    raise ValueError("log f is not finite anywhere near the centre; give the walkers' first positions as start")
+    raise ValueError("log f is not finite anywhere near zero, where the walkers start; shift the coordinates")
 
 
-def _compact(w: NDArray) -> NDArray:
+def _compact(w: np.ndarray) -> np.ndarray:
     """Return where phase-space points (m, 6) in natural units are in the radial coordinates of the walk."""
     r = np.linalg.norm(w[:, :3], axis=1, keepdims=True)
     return np.hstack([w[:, :3] * (np.log1p(r) / np.maximum(r, 1e-300)), w[:, 3:] * np.sqrt(1 + r)])
 
 
-def _spread(p: NDArray) -> tuple[NDArray, NDArray]:
+def _spread(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the phase-space points (m, 6) of radial coordinates of the walk, and the log of the volume's growth."""
     shrunk = np.clip(np.linalg.norm(p[:, :3], axis=1, keepdims=True), 1e-300, 300.0)
     stretch = np.expm1(shrunk) / shrunk  # r / |y|

@@ -1,7 +1,6 @@
 """Observational noise on stars, and how a model of the stars takes it away."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from dfaccel import _check as check
@@ -10,15 +9,13 @@ from dfaccel.systems.base import DistributionFunction
 _CHUNK = 20_000  # stars whose candidates are weighed at a time
 
 
-def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> NDArray[np.float64]:
+def add_noise(w: np.ndarray, fraction: float, rng: np.random.Generator | int) -> np.ndarray:
     r"""Return the stars (n, 6) with Gaussian noise in every coordinate, :math:`w_i (1 + \epsilon\,\xi_i)`.
 
     Parameters
     ----------
-    w : ndarray, shape (n, 6)
-        Phase-space coordinates x y z vx vy vz, in any units.
-    fraction, rng : float, Generator or int
-        Relative error :math:`\epsilon`, for example 0.01 for 1 %, and random generator or its seed.
+    w, fraction, rng : ndarray, shape (n, 6), float, Generator or int
+        Stars x y z vx vy vz, in any units, relative error :math:`\epsilon`, for example 0.01, and random generator.
 
     Raises
     ------
@@ -30,14 +27,14 @@ def add_noise(w: ArrayLike, fraction: float, rng: np.random.Generator | int) -> 
     >>> add_noise([[1.0, 2.0, 3.0, 0.0, 0.1, 0.2]], 0.0, rng=1)
     array([[1. , 2. , 3. , 0. , 0.1, 0.2]])
     """
-    w = check.phase_space(w)
-    return w * (1 + _size(fraction) * np.random.default_rng(rng).standard_normal(w.shape))
+    w, size = check.phase_space(w), check.positive(fraction, "fraction", zero=True)
+    return w * (1 + size * np.random.default_rng(rng).standard_normal(w.shape))
 
 
 def denoise(
-    w: ArrayLike, fraction: float, model: DistributionFunction, *, n_candidates: int = 16,
+    w: np.ndarray, fraction: float, model: DistributionFunction, *, n_candidates: int = 16,
     rng: np.random.Generator | int,
-) -> NDArray[np.float64]:
+) -> np.ndarray:
     r"""Draw for each noisy star one possible truth, given the noise and a distribution function; return them (n, 6).
 
     The posterior density is :math:`\propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates
@@ -47,15 +44,15 @@ def denoise(
 
     Parameters
     ----------
-    w, fraction, rng : ndarray, float, Generator or int
-        Noisy stars (n, 6), relative error and random generator, as in `add_noise`.
+    w, fraction, rng : ndarray, shape (n, 6), float, Generator or int
+        Noisy stars, relative error and random generator, as in `add_noise`.
     model, n_candidates : DistributionFunction, int
         Distribution function of the stars without noise, such as a `FlowEnsemble`, and candidates per star.
 
     Raises
     ------
     TypeError, ValueError
-        If ``w`` has another shape or a non-finite row, or a number has a wrong type or range.
+        If ``w`` or a number has a wrong type, shape or range.
 
     Examples
     --------
@@ -63,7 +60,8 @@ def denoise(
     >>> denoise(da.Plummer().sample(1000, rng=0), 0.1, da.Plummer(), rng=1).shape
     (1000, 6)
     """
-    w, size, rng = check.phase_space(w), _size(fraction), np.random.default_rng(rng)
+    w, rng = check.phase_space(w), np.random.default_rng(rng)
+    size = check.positive(fraction, "fraction", zero=True)
     check.count(n_candidates, "n_candidates")
     truth = w.copy()
     if not size:
@@ -80,14 +78,3 @@ def denoise(
             chosen[taken] = k
         truth[start : start + _CHUNK] = candidates[each, chosen]
     return truth
-
-
-def _size(fraction: float) -> float:
-    """Return the relative error as a float, or raise if it is negative or not finite."""
-    try:
-        size = float(fraction)
-    except (TypeError, ValueError):
-        raise TypeError(f"fraction must be a number, zero or positive; got {fraction!r}") from None
-    if not 0 <= size < np.inf:
-        raise ValueError(f"fraction must be finite, zero or positive; got {fraction!r}")
-    return size

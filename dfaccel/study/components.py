@@ -15,7 +15,6 @@ The terms are independent and have mean zero and variances :math:`\sigma_\alpha^
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import sparse, stats
 
 from dfaccel import _check as check
@@ -50,51 +49,25 @@ class OneAtATime:
     ratio_interval: np.ndarray
 
 
-def components(y: ArrayLike) -> Components:
+def components(y: np.ndarray) -> Components:
     r"""Estimate the variances due to data, initialization, their interaction and the order of the batches.
 
     The estimates maximize the restricted likelihood of Gaussian terms, with no variance below zero (REML; Searle,
-    Casella & McCulloch, Variance Components, 1992). In a complete table they equal the estimates from mean squares,
-    unless one of those is negative. The interval of a quantity is its range over all variances whose restricted
-    likelihood is at least :math:`e^{-1.92}` of the maximum: the 95 % interval of the profile likelihood. It may end at
-    zero and, for the ratio, at infinity. The intervals assume Gaussian terms. Heavier tails of the effects of data or
-    initialization make them too narrow, so look at the table first and compare with `pigeonhole`. Use ``np.log(y)`` of
-    a positive quantity that varies by factors.
-
-    Parameters
-    ----------
-    y : (n_data, n_initializations) or (n_data, n_initializations, n_batches) array
-        The table. NaN marks a pair without a flow. A pair has all of the ``n_batches`` flows or none.
-
-    Raises
-    ------
-    ValueError
-        If a value is infinite, a level has no flow, the flows fall into blocks that share no level, there are fewer
-        pairs than levels, or effects of draw and initialization explain the table without a rest.
-
-    Examples
-    --------
-    >>> y = np.random.default_rng(0).normal(size=(8, 8)) + 3 * np.arange(8)[:, None]
-    >>> result = components(y)
-    >>> result.terms
-    ('data', 'initialization', 'rest')
-    >>> bool(result.ratio_interval[0] > 1)
-    True
+    Casella & McCulloch, Variance Components, 1992). The 95 % interval of a quantity is its range over all variances
+    whose restricted likelihood is at least :math:`e^{-1.92}` of the maximum. Heavy tails of the effects of data or
+    initialization make it too narrow: compare with `pigeonhole`. Use ``np.log(y)`` if y varies by factors.
     """
     likelihood = Likelihood(_table(y))
     return _result(likelihood.maximum(), likelihood.surface())
 
 
-def one_at_a_time(y: ArrayLike, *, whole: bool = False) -> OneAtATime:
+def one_at_a_time(y: np.ndarray, *, whole: bool = False) -> OneAtATime:
     r"""Compare data and initialization in the usual design: vary one, with the other held fixed.
 
     As in the public code normalising_flow_uncertainties (github.com/roy-physics), only the first row, the first column
-    and the first order of the batches of a complete table count. With ``whole`` the variances are averages over all
-    columns and over all rows, also of a sparse table. All these variances contain the interaction and the order of the
-    batches in full, however many flows there are. Their ratio estimates :math:`(\sigma_\alpha^2 + s^2) /
-    (\sigma_\beta^2 + s^2)` with :math:`s^2 = \sigma_\gamma^2 + \sigma_\epsilon^2`, which lies between
-    :math:`\sigma_\alpha^2 / \sigma_\beta^2` and one. The interval is about that number. It assumes Gaussian terms and
-    comes from the F distribution or, with ``whole``, from the restricted likelihood as in `components`.
+    and the first order of the batches of a complete table count; with ``whole`` all of any table do. The ratio and its
+    interval are those of :math:`(\sigma_\alpha^2 + s^2) / (\sigma_\beta^2 + s^2)`, which the rest :math:`s^2 =
+    \sigma_\gamma^2 + \sigma_\epsilon^2` pulls towards one.
     """
     y = _table(y)
     if not whole and np.isnan(y).any():
@@ -109,19 +82,14 @@ def one_at_a_time(y: ArrayLike, *, whole: bool = False) -> OneAtATime:
     return OneAtATime(data, initialization, ratio, np.array([ratio / high, ratio / low]))
 
 
-def pigeonhole(y: ArrayLike, *, n_draws: int = 2000, rng: np.random.Generator | int) -> Components:
+def pigeonhole(y: np.ndarray, *, n_draws: int = 2000, rng: np.random.Generator | int) -> Components:
     r"""Estimate the variances of data, initialization and rest, with intervals from resampled rows and columns.
 
     It checks `components` without assuming Gaussian terms. Rows and columns have independent multinomial weights, and a
     pair has the product of its two (Owen, Ann. Appl. Stat. 1, 386, 2007; Owen & Eckles, Ann. Appl. Stat. 6, 895, 2012).
-    V, Z and W are those of `dfaccel.study.reml`, and P is :math:`V^{-1}` with the mean projected out. At the maximum of
-    the restricted likelihood the sums of :math:`(Z^T P y)^2` over rows, of :math:`(W^T P y)^2` over columns and of
-    :math:`(P y)^2` over pairs equal their expectations, which are linear in the variances. Each draw weights the three
-    sums and solves for the variances. Orders of the batches are averaged over first. The intervals are expanded
-    percentiles for the smaller number n of levels (Hesterberg, Am. Stat. 69, 371, 2015): their tails have the
-    probability that a Gaussian has beyond :math:`t_{n-1} \sqrt{n / (n - 1)}`. A resampling cannot contain an outlier
-    that did not happen. With heavy-tailed effects the interval of the ratio still holds the truth in 90-98 % of tables,
-    but those of the shares are too narrow (``benchmarks/variance_intervals.py``).
+    At the maximum of the restricted likelihood the sums of `Likelihood.quadratic_forms` equal their expectations, which
+    are linear in the variances. Each draw weights the three sums and solves for the variances. The intervals are
+    expanded percentiles (Hesterberg, Am. Stat. 69, 371, 2015). See ``benchmarks/variance_intervals.py``.
     """
     y, n_draws, rng = _table(y).mean(2, keepdims=True), check.count(n_draws, "n_draws"), np.random.default_rng(rng)
     likelihood = Likelihood(y)
@@ -159,7 +127,7 @@ def _variance(y: np.ndarray, axis: int) -> float:
     return float(np.nansum(deviations**2) / (np.isfinite(y).sum() - y.size // y.shape[axis]))
 
 
-def _table(y: ArrayLike) -> np.ndarray:
+def _table(y: np.ndarray) -> np.ndarray:
     """Return y as (n_data, n_initializations, n_batches), or raise ValueError if its components are not identified."""
     given = np.asarray(y, dtype=np.float64)
     y = given[..., None] if given.ndim == 2 else given

@@ -1,8 +1,8 @@
 """What a study of data against initialization varies, and what it holds fixed."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Hashable, Iterator
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
@@ -21,36 +21,27 @@ DATA, INITIALIZATION, BATCHES, HELD_OUT, VELOCITIES = range(5)  # the streams of
 
 @dataclass(frozen=True)
 class Design:
-    """What a study varies, and what it holds fixed.
+    """What a study varies, and what it holds fixed: a cell is a fraction of stars in the stream and a number of stars.
 
-    A cell is one of the ``fractions`` of stars that belong to the ``stream`` and one of the numbers ``n_stars`` of
-    training stars. In each cell we learn every one of ``n_data`` draws of the stars from every one of
-    ``n_initializations``, ``n_batches`` times with other orders of the batches; or only the ``pairs`` (data,
-    initialization), such as those of `cyclic`. The flows of a cell share the stars that are held out, the coordinates
-    and the standardization (those of the held-out stars).
-
-    ``system`` is a system, or an object of your own that is hashable and has a ``repr`` that says all about it;
-    ``spec`` is the architecture; ``config`` the schedule, of which ``held_out`` is not used; ``coordinates`` the name
-    of those to learn in. The ``n_held_out`` stars decide when a flow is at its best, and ``n_test`` others judge it
-    then. The radial acceleration is recorded at the distances ``radii`` from the centre, along a fixed direction in
-    the plane. All randomness comes from ``seed``.
+    The flows of a cell share the stars that are held out, the coordinates and the standardization (those of the
+    held-out stars).
     """
 
-    system: Any
+    system: Any  # one of ours, or an object of your own that is hashable and whose ``repr`` says all about it
     stream: Stream = field(default_factory=Stream)
-    fractions: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
-    n_stars: tuple[int, ...] = (10_000, 20_000)
-    n_data: int = 8
-    n_initializations: int = 8
-    n_batches: int = 1
-    pairs: tuple[tuple[int, int], ...] | None = None
+    fractions: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)  # of the stars that belong to the stream
+    n_stars: tuple[int, ...] = (10_000, 20_000)  # to train on
+    n_data: int = 8  # draws of the stars in a cell, each of which is learned ...
+    n_initializations: int = 8  # from every initialization ...
+    n_batches: int = 1  # with so many orders of the batches ...
+    pairs: tuple[tuple[int, int], ...] | None = None  # or only from these (data, initialization), as of `cyclic`
     spec: FlowSpec = field(default_factory=lambda: FlowSpec(6, 32, permutation="rotate"))
-    config: TrainConfig = field(default_factory=lambda: TrainConfig(
+    config: TrainConfig = field(default_factory=lambda: TrainConfig(  # its held_out is not used
         n_epochs=200, batch_size=1024, learning_rate=1e-3, matrix_rate=0.0, warmup=0.0, decay=False, patience=10))
     coordinates: str = "linear"
-    n_held_out: int = 8192
-    n_test: int = 50_000
-    radii: tuple[float, ...] = ()
+    n_held_out: int = 8192  # stars that decide when a flow is at its best
+    n_test: int = 50_000  # others that judge it then
+    radii: tuple[float, ...] = ()  # where the radial acceleration is recorded, along a fixed direction in the plane
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,11 +49,7 @@ class Design:
         for name in ("fractions", "n_stars", "radii"):
             if np.ndim(getattr(self, name)) != 1:
                 raise TypeError(f"{name} must be a tuple of numbers; got {getattr(self, name)!r}")
-        try:
-            told = hash(self.system) is not None and " object at 0x" not in repr(self.system)
-        except TypeError:
-            told = False
-        if not told:
+        if not isinstance(self.system, Hashable) or " object at 0x" in repr(self.system):
             raise TypeError("system must be hashable and have a repr that says all about it, as a frozen dataclass of "
                             f"numbers does; got a {type(self.system).__name__}")
         values = {name: check.count(getattr(self, name), name)
@@ -72,22 +59,22 @@ class Design:
         values["radii"] = tuple(check.positive(radius, "radii") for radius in self.radii)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
             raise ValueError(f"seed must be an integer, zero or positive; got {self.seed!r}")
+        if self.pairs is not None:
+            values["pairs"] = _connected(self.pairs, values["n_data"], values["n_initializations"])
         for name, value in (values | {"seed": int(self.seed)}).items():  # plain numbers: equal designs, equal tables
             object.__setattr__(self, name, value)
             if isinstance(value, tuple) and len(set(value)) < len(value):
                 raise ValueError(f"{name} must differ from one another; got {value}")
         if len(set(self.columns)) < len(self.columns):
             raise ValueError(f"radii must differ in their first six digits; got {self.radii}")
-        if self.pairs is not None:
-            object.__setattr__(self, "pairs", _connected(self.pairs, self.n_data, self.n_initializations))
         if not self.fractions or not self.n_stars:
             raise ValueError("fractions and n_stars must name at least one cell")
         if self.coordinates not in COORDINATES:
             raise ValueError(f"coordinates must be one of {', '.join(COORDINATES)}; got {self.coordinates!r}")
-        fewest = {"n_stars": min(self.n_stars), "n_held_out + n_test": self.n_held_out + self.n_test}
-        if fewest["n_stars"] < self.config.batch_size:
-            raise ValueError(f"n_stars must be at least one batch of {self.config.batch_size}; got {min(self.n_stars)}")
-        for (name, n), fraction in product(fewest.items(), self.fractions):
+        least, judges = min(self.n_stars), self.n_held_out + self.n_test
+        if least < self.config.batch_size:
+            raise ValueError(f"n_stars must be at least one batch of {self.config.batch_size}; got {least}")
+        for (name, n), fraction in product({"n_stars": least, "n_held_out + n_test": judges}.items(), self.fractions):
             try:
                 self.population(fraction).n_stream(n)
             except ValueError as error:
@@ -109,8 +96,7 @@ class Design:
 
     def to_dict(self) -> dict:
         """Return the design as plain values, without what does not change the result."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values |= {name: repr(values[name]) for name in ("system", "stream")}
+        values = vars(self) | {name: repr(getattr(self, name)) for name in ("system", "stream")}
         values |= {name: asdict(values[name]) for name in ("spec", "config")}
         if self.pairs is not None:  # the initializations of each draw, a line a draw
             values["pairs"] = [self.partners(d) for d in range(self.n_data)]
@@ -149,10 +135,9 @@ def _connected(pairs: Any, n_data: int, n_initializations: int) -> tuple[tuple[i
     if outside.any():
         raise ValueError(f"pairs must lie below ({n_data}, {n_initializations}); got "
                          f"{tuple(array[outside.any(1)][0].tolist())}")
-    found = tuple(sorted(map(tuple, array.tolist())))
-    if len(set(found)) < len(found):
-        raise ValueError(f"pairs must differ from one another; {len(found) - len(set(found))} are repeated")
     there = np.zeros((n_data, n_initializations), bool)
     there[tuple(array.T)] = True
+    if repeated := len(array) - there.sum():
+        raise ValueError(f"pairs must differ from one another; {repeated} are repeated")
     check_pairs(there, "pairs")
-    return found
+    return tuple(map(tuple, np.argwhere(there).tolist()))

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import optimize, sparse, special, stats
 
 LEVEL = 0.95  # of every interval
@@ -82,7 +81,7 @@ class Likelihood:
         squares = np.divide(along**2, values, out=np.zeros_like(along), where=seen)
         return np.where(seen, values, 0.0), squares, self.squares[0] - squares.sum(-1)
 
-    def deviance(self, lines: tuple, z: np.ndarray, split: ArrayLike | None) -> tuple:
+    def deviance(self, lines: tuple, z: np.ndarray, split: np.ndarray | None) -> tuple:
         """Return -2 ln of the likelihood at the best s^2, that s^2, and the batches' part of the rest (None: best)."""
         (values, squares, left), (pairs, repeats), h, rest = lines, self.degrees, _part(z), _part(1 - z)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -115,7 +114,7 @@ class Likelihood:
         effects = sparse.hstack([z * np.sqrt(v) for v, z in zip(variance[:2], levels[:2], strict=True)])
         inner = np.linalg.inv((effects.T @ effects).toarray() + variance[2] * np.eye(effects.shape[1]))
         inverse = (np.eye(len(pairs)) - effects @ inner @ effects.T) / variance[2]  # Woodbury's identity
-        projection = inverse - np.outer(inverse.sum(0), inverse.sum(1)) / inverse.sum()
+        projection = inverse - np.outer(inverse.sum(0), inverse.sum(1)) / inverse.sum()  # P, without the mean
         residual = projection @ self.cell[self.there]
         expected = [[(part**2).sum() for part in (a.T @ projection @ b for b in levels)] for a in levels]
         return [(z.T @ residual) ** 2 for z in levels], np.array(expected)
@@ -135,7 +134,7 @@ class Likelihood:
         x, least = (found.x, found.fun) if found.fun < values[k] - 1e-9 else (grid[k], values[k])
         return x, least, *_reach(lambda x: profile(x) <= least + _ALLOWED, np.array([[x]]))[0]
 
-    def variances(self, x: np.ndarray, z: np.ndarray, scale: np.ndarray, split: ArrayLike) -> np.ndarray:
+    def variances(self, x: np.ndarray, z: np.ndarray, scale: np.ndarray, split: np.ndarray) -> np.ndarray:
         """Return the variances (..., n_terms) at s^2 = scale; one for the rest where there are no repetitions."""
         rest = scale * _part(1 - z)
         effects = [scale * _part(z) * _part(x), scale * _part(z) * _part(1 - x)]

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from astropy.table import Table
-from torch import Tensor
 from tqdm.auto import tqdm
 from yaml import YAMLError
 
@@ -22,7 +21,6 @@ from dfaccel.flows.training import Run, train
 from dfaccel.gravity.accelerations import accelerations
 from dfaccel.study.design import BATCHES, DATA, HELD_OUT, INITIALIZATION, KEYS, VELOCITIES, Design
 
-_CHUNK = 8192  # test stars evaluated at a time
 _INTEGERS = (*KEYS[1:], "epochs")
 _DIRECTION = np.array([0.6, 0.8, 0.0])  # along which the radial acceleration is recorded
 
@@ -30,10 +28,9 @@ _DIRECTION = np.array([0.6, 0.8, 0.0])  # along which the radial acceleration is
 def run(design: Design, store: str | Path, executor: Executor | None = None) -> Table:
     """Train every flow of a study that is not yet in the table at ``store`` (ECSV), and return the finished table.
 
-    The table is written anew, whole, as soon as a group (the initializations on one draw) is finished. A study killed
-    at any moment loses only the groups under way and goes on when it is called again. The result is the same whatever
-    the executor: none (here, one group after another), a `concurrent.futures.ProcessPoolExecutor`, or a Dask client's
-    ``get_executor()``.
+    The table is written anew, whole, as soon as a group (the initializations on one draw) is finished, so that a study
+    killed at any moment loses only the groups under way. It is the same whatever the executor: none, a
+    `concurrent.futures.ProcessPoolExecutor`, or a Dask client's ``get_executor()``.
     """
     store = Path(store)
     rows = _finished(store, design) if store.exists() else {}
@@ -58,10 +55,7 @@ def read(store: str | Path) -> Table:
 
 
 def cells(table: Table, column: str) -> dict[tuple[float, int], np.ndarray]:
-    """Return a column of a finished table by (fraction, n_stars): arrays (n_data, n_initializations, n_batches).
-
-    They hold NaN where the design has no pair.
-    """
+    """Return a column by (fraction, n_stars): (n_data, n_initializations, n_batches), NaN where there is no pair."""
     pairs = table.meta.get("design", {}).get("pairs")
     arranged, factors = {}, ("data", "initialization", "batch")
     for key in sorted(set(zip(table["fraction"].tolist(), table["n_stars"].tolist(), strict=True))):
@@ -86,7 +80,7 @@ def train_group(design: Design, fraction: float, n_stars: int, data: int, batch:
 
 
 def _train_group(design: Design, fraction: float, n_stars: int, data: int, batch: int) -> list[tuple]:
-    judges, entropy = _judges(design, fraction)
+    judges, test, entropy = _judges(design, fraction)
     key, n = (design.fractions.index(fraction), design.n_stars.index(n_stars)), design.n_held_out
     stars = judges.apply(design.population(fraction).sample(n_stars, rng=design.rng(DATA, *key, data)))
     seeds = {
@@ -98,8 +92,8 @@ def _train_group(design: Design, fraction: float, n_stars: int, data: int, batch
     layout = design.spec.layout(coordinates.features)
     run = Run(layout, design.config, stars.y, judges.y[:n], coordinates.flips, seeds, partners)
     train(run)
-    loss = judges.offset(slice(n, None)) + _loss(run, judges.y[n:])
     model = FlowEnsemble(design.spec, coordinates, stars.mean, stars.std, run.best, stars.positions)
+    loss = -model.members_log_df(test).mean(axis=1)
     pulls = np.empty((len(partners), 0))
     if design.radii:
         rng = design.rng(VELOCITIES, *key, data, batch)
@@ -107,33 +101,20 @@ def _train_group(design: Design, fraction: float, n_stars: int, data: int, batch
     rows = []
     for member, best in enumerate(run.progress["best"]):
         epochs = [epoch["held_out"][member] for epoch in run.progress["history"]].index(best) + 1
-        held_out, test = judges.offset(slice(n)) + best, loss[member].item()
-        values = (epochs, held_out, test, test - entropy, *pulls[member].tolist())
-        rows.append((fraction, n_stars, data, batch, partners[member], *values))
+        losses = judges.offset(slice(n)) + best, float(loss[member]), float(loss[member] - entropy)
+        rows.append((fraction, n_stars, data, batch, partners[member], epochs, *losses, *pulls[member].tolist()))
     return rows
 
 
 @lru_cache(maxsize=1)
-def _judges(design: Design, fraction: float) -> tuple[Prepared, float]:
-    """Return the stars that judge the flows, held out then test, and the entropy of the truth on the test stars."""
+def _judges(design: Design, fraction: float) -> tuple[Prepared, np.ndarray, float]:
+    """Return the stars that judge the flows, held out then test, the latter as they are, and the truth's entropy."""
     population = design.population(fraction)
     rng = design.rng(HELD_OUT, design.fractions.index(fraction))
     w = population.sample(design.n_held_out + design.n_test, rng=rng)
-    known = hasattr(population.system, "log_df")
-    entropy = -float(population.log_df(w[design.n_held_out :]).mean()) if known else math.nan
-    return prepare(w, design.coordinates), entropy
-
-
-def _loss(run: Run, y: Tensor) -> Tensor:
-    """Return the mean loss (n_flows,) of the members at their best, mirror images averaged."""
-    parts = []
-    with torch.no_grad():
-        networks = run.layout.networks(run.best)
-        for chunk in y.split(_CHUNK):
-            images = [(chunk * sign).T.expand(len(run.best), -1, -1) for sign in run.flips]
-            log_p = torch.stack([run.layout.log_prob(networks, image) for image in images])
-            parts.append(log_p.logsumexp(0) - math.log(len(images)))
-    return -torch.cat(parts, dim=1).double().mean(1)
+    test = w[design.n_held_out :]
+    entropy = -float(population.log_df(test).mean()) if hasattr(population.system, "log_df") else math.nan
+    return prepare(w, design.coordinates), test, entropy
 
 
 def _elsewhere(executor: Executor, design: Design, missing: list[tuple]) -> Iterator[list[tuple]]:
@@ -197,12 +178,10 @@ def _is_whole(line: str, names: list[str]) -> bool:
 def _finished(store: Path, design: Design) -> dict[tuple, tuple]:
     """Return the rows of the table by their `KEYS`, or raise ValueError if it is that of another design."""
     table, damaged = _parse(store)
-    there = table.meta["design"] | {"columns": table.colnames}
+    there = {"pairs": None} | table.meta["design"] | {"columns": table.colnames}  # complete designs once had no pairs
     here = design.to_dict() | {"columns": list(design.columns)}
-    for name in {**here, **there}:
-        if here.get(name) != there.get(name):
-            raise ValueError(f"{store} is of another study: {difference(name, there.get(name), here.get(name))}; name "
-                             "another file or delete it")
+    if here != there:
+        raise ValueError(f"{store} is of another study: {difference('', there, here)}; name another file or delete it")
     rows = list(zip(*(table[name].tolist() for name in table.colnames), strict=True))
     groups = {group: design.partners(group[2]) for group in design.groups()}
     found = {row[:5]: row for row in reversed(rows) if row[4] in groups.get(row[:4], ())}

@@ -1,12 +1,11 @@
 """What every distribution function offers, and what the spherical systems share: units, truncation, drawing stars."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import ModuleType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
 from dfaccel import _check as check
 from dfaccel.coordinates import CoordinateMap, coordinate_map
@@ -20,7 +19,7 @@ def namespace(array: Array) -> ModuleType:
     return torch if isinstance(array, torch.Tensor) else np
 
 
-def real(value: ArrayLike | torch.Tensor, name: str, size: int | None = None) -> Array:
+def real(value: np.ndarray | torch.Tensor, name: str, size: int | None = None) -> Array:
     """Return ``value`` as a float array or tensor, or raise if its last axis does not have ``size`` entries."""
     if isinstance(value, torch.Tensor):
         array = value if value.is_floating_point() else value.double()
@@ -51,38 +50,36 @@ class DistributionFunction(Protocol):
 
     def log_df(self, w: Array) -> Array:
         """Return ln f (n,), per length^3 velocity^3, at phase-space points ``w`` (n, 6); -inf where f vanishes."""
-        ...
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw stars (n, 6)."""
-        ...
 
-    def score(self, w: ArrayLike) -> NDArray[np.float64]:
+    def score(self, w: np.ndarray) -> np.ndarray:
         """Return the gradient (n, 6) of ln f at ``w`` (n, 6)."""
         return self.members_score(w)[1][0]
 
-    def members_score(self, w: ArrayLike) -> tuple[NDArray, ...]:
+    def members_score(self, w: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return ln f (K, n) and its gradient (K, n, 6) at ``w`` (n, 6)."""
         return _derivatives(self, w, second=False)
 
-    def members_hessian(self, w: ArrayLike) -> tuple[NDArray, ...]:
+    def members_hessian(self, w: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return ln f (K, n), its gradient (K, n, 6) and that gradient's derivatives by position (K, n, 3, 6)."""
         return _derivatives(self, w, second=True)
 
-    def neighbourhood(self, stars: NDArray) -> CoordinateMap:
+    def neighbourhood(self, stars: np.ndarray) -> CoordinateMap:
         """Return the coordinates in which neighbours of ``stars`` (n, 6) are sought: those of no symmetry."""
         return coordinate_map(stars)
 
-    def lenders(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    def lenders(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Return stars (n, 6) that lend their velocities."""
         return self.sample(n, rng=rng)
 
-    def stars_near(self, points: NDArray) -> NDArray[np.float64]:
+    def stars_near(self, points: np.ndarray) -> np.ndarray:
         """Return how many training stars lie near each of ``points`` (m, 3): infinitely many if nothing was learned."""
         return np.full(len(points), np.inf)
 
 
-def _derivatives(df: DistributionFunction, w: ArrayLike, *, second: bool) -> tuple[NDArray, ...]:
+def _derivatives(df: DistributionFunction, w: np.ndarray, *, second: bool) -> tuple[np.ndarray, ...]:
     """Return ln f, its gradient and, if asked, that gradient's derivatives by position, with an axis for the member."""
     points = torch.from_numpy(check.phase_space(w)).requires_grad_()
     log_f = df.log_df(points)
@@ -114,8 +111,8 @@ class SphericalSystem(DistributionFunction):
     def _enclosed(self, r: Array) -> Array: ...
     def _dispersion2(self, r: Array) -> Array: ...
     def _log_df(self, x: Array, v: Array, outside: Array) -> Array: ...  # -inf where unbound or `outside`
-    def _radius(self, u: NDArray) -> NDArray: ...  # that encloses the mass u, 0 < u < 1
-    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]: ...  # speed, cos(v, x)
+    def _radius(self, u: np.ndarray) -> np.ndarray: ...  # that encloses the mass u, 0 < u < 1
+    def _velocity(self, r: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]: ...  # speed, cos(v, x)
 
     def __post_init__(self) -> None:
         check.settle(self, "mass", "scale", "G")
@@ -166,16 +163,12 @@ class SphericalSystem(DistributionFunction):
             log_f = self._log_df(x, v, outside)
         return log_f - np.log(self._kept) - 3 * np.log(self.scale * self.velocity_unit)
 
-    def truncated(self, r_max: float) -> Self:
-        """Return the same system, its potential unchanged, without the stars at radii of at least ``r_max``."""
-        return replace(self, r_max=r_max)
-
     @property
     def _kept(self) -> float:
         """Share of the mass inside r_max."""
         return 1.0 if np.isinf(self.r_max) else float(self._enclosed(np.float64(self.r_max / self.scale)))
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw independent stars (n, 6) from the distribution function, exactly."""
         n, rng = check.count(n, "n"), np.random.default_rng(rng)
         w = np.empty((n, 6))
@@ -196,7 +189,7 @@ class SphericalSystem(DistributionFunction):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _place(w: NDArray, r: NDArray, speed: NDArray, cosine: NDArray, rng: np.random.Generator) -> None:
+def _place(w: np.ndarray, r: np.ndarray, speed: np.ndarray, cosine: np.ndarray, rng: np.random.Generator) -> None:
     """Write stars into the rows of w: isotropic positions, velocities turned at random about the radial direction."""
     mu, phi, psi = rng.random((3, len(r)))
     mu = 2 * mu - 1  # cosine of the polar angle

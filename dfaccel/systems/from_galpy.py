@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from astropy import units as u
+from astropy.constants import GM_sun
 from astropy.table import QTable
 
 from dfaccel import _check as check
-from dfaccel.units import Units
+from dfaccel.units import Frame
 
 _N_GRID = 2000
 _MARGIN = 1.1  # of the rejection envelope above its tabulated maximum
@@ -85,24 +86,18 @@ class Unseen:
         return w.reshape(n, 6)
 
     @property
-    def units(self) -> Units:
-        """Mass and length that are 1."""
-        return Units(mass_msun=_PHYSICAL[self.name][1], length_kpc=_PHYSICAL[self.name][2] / 1000)
+    def frame(self) -> Frame:
+        """Where the system is and moves in the table, and the length and the velocity that are 1."""
+        unit, mass, length, centre, motion = _PHYSICAL[self.name]
+        velocity = np.sqrt(mass * GM_sun / (length * u.pc)).to("km/s")
+        return Frame((length * u.pc).to(unit), velocity, centre * u.Unit(unit), motion * velocity.unit)
 
     def table(self, n: int, *, rng: np.random.Generator | int) -> QTable:
         """Draw n stars as an observer has them: a table with units, away from its origin and in motion."""
-        unit, _, _, centre, motion = _PHYSICAL[self.name]
-        w = self.sample(n, rng=rng)
-        x = (w[:, :3] * self.units.length_kpc * u.kpc).to(unit) + centre * u.Unit(unit)
-        v = (w[:, 3:] * self.units.velocity_kms + motion) * u.km / u.s
-        return QTable([*x.T, *v.T], names=check.COLUMNS)
-
-    @property
-    def centre(self) -> u.Quantity:
-        """Position (3,) of the centre in the table."""
-        return _PHYSICAL[self.name][3] * u.Unit(_PHYSICAL[self.name][0])
+        w, frame = self.sample(n, rng=rng), self.frame
+        v = w[:, 3:] * frame.velocity + frame.motion
+        return QTable([*frame.places(w[:, :3]).T, *v.T], names=check.COLUMNS)
 
     def acceleration_at(self, places: u.Quantity) -> u.Quantity:
         """Return the true acceleration (m, 3) at ``places`` (m, 3) of the table."""
-        x = (places - self.centre).to_value("kpc") / self.units.length_kpc
-        return self.acceleration(x) * self.units.acceleration * u.km**2 / u.s**2 / u.kpc
+        return self.frame.accelerations(self.acceleration(self.frame.positions(places)))

@@ -1,30 +1,24 @@
 """The Hernquist sphere, with isotropic or with radially biased velocities."""
 
 from dataclasses import dataclass, field
-from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.polynomial.polynomial import polyval  # for torch tensors, too
 
 from dfaccel.systems.base import Array, SphericalSystem, namespace
 
 # arcsin(sqrt B) / sqrt(B (1 - B)) = sum_k c_k B^k with c_0 = 1, c_k = c_{k-1} 2k / (2k + 1); in the bracket of the
 # isotropic DF, (1 - 2B)(8B^2 - 8B - 3) = -3 - 2B + 24B^2 - 16B^3 removes the first two terms. Here: bracket / B^2.
 _ARCSIN = np.cumprod([1.0] + [2 * k / (2 * k + 1) for k in range(1, 24)])
-_BRACKET = (3 * _ARCSIN[2:] + np.pad([24.0, -16.0], (0, len(_ARCSIN) - 4))).tolist()
+_BRACKET = 3 * _ARCSIN[2:] + np.pad([24.0, -16.0], (0, len(_ARCSIN) - 4))
 _SMALL = 0.15  # binding energy below which the series is used
-
-
-def _horner(coefficients: list[float], t: Array) -> Array:
-    """Return the polynomial c0 + c1 t + c2 t^2 + ... by Horner's rule."""
-    return reduce(lambda total, coefficient: total * t + coefficient, coefficients[-2::-1], coefficients[-1] + 0 * t)
 
 
 def _shape(b: Array, c: Array) -> Array:
     """Return K(B), which falls from 25.6 at B = 0 to 3 pi / 2 at B = 1, for 0 < b and c = 1 - b."""
     xp = namespace(b)
     small = b < _SMALL
-    series = _horner(_BRACKET, xp.where(small, b, 0.0)) * c**0.5
+    series = polyval(xp.where(small, b, 0.0), _BRACKET) * c**0.5
     b, c = xp.where(small, 0.5, b), xp.where(small, 0.5, c)
     root = b**0.5
     closed = ((1 - 2 * b) * (8 * b * b - 8 * b - 3) * c**0.5 + 3 * xp.arctan2(root, c**0.5) / root) / (b * b)
@@ -58,9 +52,8 @@ class Hernquist(SphericalSystem):
     Notes
     -----
     Sources: Hernquist (1990), ApJ 356, 359, equations 2, 5, 10 and 17; for the anisotropic DF, Baes & Dejonghe (2002),
-    A&A 393, 485. We write :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, with K from a series for small B and
-    1 - B = r/(1+r) + v^2/2: nothing cancels or overflows, and since K falls from 25.6 to 3 pi/2, the power is a tight
-    rejection envelope for isotropic speeds. For beta = 1/2, (v/v_esc)^2 = 1 - U^{1/3}, and the angle is uniform.
+    A&A 393, 485. We write :math:`f \propto K(B)\,[B/(1-B)]^{5/2}`, so that nothing cancels or overflows. Isotropic
+    speeds are drawn by rejection under that power; for beta = 1/2, (v/v_esc)^2 = 1 - U^{1/3}, and the angle is uniform.
 
     Examples
     --------
@@ -101,9 +94,9 @@ class Hernquist(SphericalSystem):
         xp = namespace(r)
         t = 1 / (1 + r)
         small = t < 0.25
-        series = t**5 * _horner([1 / k for k in range(5, 33)], xp.where(small, t, 0.0))
+        series = t**5 * polyval(xp.where(small, t, 0.0), 1 / np.arange(5, 33))
         safe = xp.where(small | (r == 0), 1.0, r)
-        closed = xp.log1p(1 / safe) - t * _horner([1, 1 / 2, 1 / 3, 1 / 4], t)
+        closed = xp.log1p(1 / safe) - t * polyval(t, [1, 1 / 2, 1 / 3, 1 / 4])
         return r * (1 + r) ** 3 * xp.where(small, series, closed)
 
     def _log_df(self, x: Array, v: Array, outside: Array) -> Array:
@@ -121,10 +114,10 @@ class Hernquist(SphericalSystem):
             log_f = 2.5 * xp.log(b / c) + xp.log(_shape(b, c)) - np.log(np.sqrt(2) * (2 * np.pi) ** 3)
         return xp.where(outside, -np.inf, log_f)
 
-    def _radius(self, u: NDArray) -> NDArray:
+    def _radius(self, u: np.ndarray) -> np.ndarray:
         return (u + np.sqrt(u)) / (1 - u)
 
-    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    def _velocity(self, r: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if self.beta:
             q2, cosine = 1 - np.cbrt(rng.random(len(r))), np.cos(np.pi * rng.random(len(r)))
         else:
@@ -138,7 +131,7 @@ class Hernquist(SphericalSystem):
         return np.sqrt(2 * q2 / (1 + r)), cosine
 
 
-def _propose(r: NDArray, near: bool, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+def _propose(r: np.ndarray, near: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Propose (v/v_esc)^2 at the radii r and say which to keep."""
     # With q = v/v_esc and u = q^2 (1+r) / (r+q^2), which runs from 0 to 1, B/(1-B) = (1-u)/r, and the envelope
     # q^2 [B/(1-B)]^{5/2} dq becomes u^{1/2} (1-u)^{5/2} (1+r-u)^{-5/2} du. Near the centre we propose u = U^{2/3},

@@ -1,7 +1,5 @@
 """Orbits of many stars in a fixed potential, block by block, resumable."""
 
-from __future__ import annotations
-
 import math
 import time as clock
 from pathlib import Path
@@ -80,14 +78,10 @@ def _follow(w: Tensor, field: Any, dt: float, n: int) -> Tensor:
                 part[:, 0].mul_(c).add_(part[:, 1], alpha=s)
                 part[:, 1].mul_(c).sub_(first, alpha=s)
 
+    kicks = 0.5 - _LAMBDA, _LAMBDA, _LAMBDA, 0.5 - _LAMBDA
     drift(_XI)
     for i in range(n):
-        v.add_(field.acceleration(x), alpha=(0.5 - _LAMBDA) * dt)
-        drift(_CHI)
-        v.add_(field.acceleration(x), alpha=_LAMBDA * dt)
-        drift(1 - 2 * (_CHI + _XI))
-        v.add_(field.acceleration(x), alpha=_LAMBDA * dt)
-        drift(_CHI)
-        v.add_(field.acceleration(x), alpha=(0.5 - _LAMBDA) * dt)
-        drift((2 if i < n - 1 else 1) * _XI)
+        for kick, share in zip(kicks, (_CHI, 1 - 2 * (_CHI + _XI), _CHI, _XI if i == n - 1 else 2 * _XI), strict=True):
+            v.add_(field.acceleration(x), alpha=kick * dt)
+            drift(share)
     return torch.cat([x, v], dim=1)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dfaccel.systems.base import Array, SphericalSystem, namespace
 
@@ -63,10 +62,10 @@ class Plummer(SphericalSystem):
         log_f = 3.5 * xp.log(xp.where(outside, 1.0, binding)) + np.log(24 * np.sqrt(2) / (7 * np.pi**3))
         return xp.where(outside, -np.inf, log_f)
 
-    def _radius(self, u: NDArray) -> NDArray:
+    def _radius(self, u: np.ndarray) -> np.ndarray:
         t = 2 / 3 * np.log(u)
         return np.sqrt(np.exp(t) / -np.expm1(t))
 
-    def _velocity(self, r: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    def _velocity(self, r: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         q2 = rng.beta(1.5, 4.5, len(r))  # (v / v_esc)^2
         return np.sqrt(2 * q2 / np.sqrt(1 + r * r)), 2 * rng.random(len(r)) - 1

@@ -1,14 +1,11 @@
 """Stellar streams, and a system with a stream in it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dfaccel import _check as check
 from dfaccel.systems.base import Array, DistributionFunction, namespace, real
@@ -69,7 +66,7 @@ class Stream(DistributionFunction):
             raise ValueError("the stream has no speed: give one, or mix it into a system for that of a circular orbit")
         return self.speed
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw stars (n, 6)."""
         n, rng, speed = check.count(n, "n"), np.random.default_rng(rng), self._known_speed()
         spread_r, spread_theta, spread_v = self.dispersions
@@ -127,7 +124,7 @@ class Mixture(DistributionFunction):
                              f"{self.fraction:g} to give one star of the stream; got {n}")
         return round(self.fraction * n)
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw stars (n, 6) in random order, `n_stream` of them of the stream."""
         of_system, of_stream, order = np.random.default_rng(rng).spawn(3)
         n_stream = self.n_stream(check.count(n, "n"))
@@ -161,10 +158,9 @@ def mix(system: Any, stream: Stream, fraction: float) -> Mixture:
 
     Parameters
     ----------
-    system : Plummer, Hernquist, Disc, or an object with sample, acceleration and potential
-        Only with its ``log_df`` does the mixture have one.
-    stream, fraction : Stream, float
-        Stream, by default at the speed of a circular orbit, and its share of the stars, 0 to 1.
+    system, stream, fraction : system, Stream, float
+        Object with ``sample``, ``acceleration`` and ``potential`` (only with its ``log_df`` has the mixture one),
+        stream, by default at the speed of a circular orbit, and its share of the stars, 0 to 1.
 
     Raises
     ------
@@ -177,12 +173,9 @@ def mix(system: Any, stream: Stream, fraction: float) -> Mixture:
     >>> mix(da.Plummer(), da.Stream(radius=10.0), 0.01).sample(1000, rng=1).shape
     (1000, 6)
     """
-    try:
-        fraction = float(fraction)
-    except (TypeError, ValueError):
-        raise TypeError(f"fraction must be a number from 0 to 1; got {fraction!r}") from None
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must lie in [0, 1]; got {fraction}")
+    fraction = check.positive(fraction, "fraction", zero=True)
+    if fraction > 1:
+        raise ValueError(f"fraction must be at most 1; got {fraction}")
     missing = [name for name in ("sample", "acceleration", "potential") if not hasattr(system, name)]
     if missing or not isinstance(stream, Stream):
         lacks = f" without {', '.join(missing)}" if missing else ""

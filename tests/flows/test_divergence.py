@@ -190,7 +190,7 @@ NO_DENSITY = "Disc has no density in closed form"
         (da.kl_divergence, {"truth": da.mix(da.Disc(), da.Stream(radius=1.5), 0.1)}, TypeError,
          "Disc has no distribution function in closed form"),
         (cross_entropy, {"model": da.Disc()}, TypeError, NO_DENSITY),
-        (cross_entropy, {"stars": W[:, :3]}, ValueError, r"stars must have shape \(n, 6\); got \(100, 3\)"),
+        (cross_entropy, {"stars": W[:, :3]}, ValueError, r"stars must have shape \(n, 6\), n >= 1; got \(100, 3\)"),
         (cross_entropy, {"stars": W[:1]}, ValueError, "stars must have at least 2 rows for a standard error; got 1"),
         (da.knn_divergence, {"x": np.zeros(5)}, ValueError, r"x must have shape \(n, d\)"),
         (da.knn_divergence, {"y": np.zeros((0, 6))}, ValueError, r"y must have shape \(n, d\)"),

@@ -143,9 +143,9 @@ def test_a_long_table_is_evaluated_as_its_rows_are(ensemble):
 
 
 POINTS = [
-    (np.ones((1000, 5)), r"w must have shape \(n, 6\); got \(1000, 5\)"),
-    (np.ones(6), r"w must have shape \(n, 6\); got \(6,\)"),
-    (np.ones((0, 6)), "w must have at least one row"),
+    (np.ones((1000, 5)), r"w must have shape \(n, 6\), n >= 1; got \(1000, 5\)"),
+    (np.ones(6), r"w must have shape \(n, 6\), n >= 1; got \(6,\)"),
+    (np.ones((0, 6)), r"w must have shape \(n, 6\), n >= 1; got \(0, 6\)"),
     (np.where(np.arange(120).reshape(20, 6) == 103, np.nan, 1.0), "w has 1 non-finite row, first at index 17"),
     (np.full((4, 6), np.inf), "w has 4 non-finite rows, first at index 0"),
 ]

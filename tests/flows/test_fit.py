@@ -212,15 +212,15 @@ ROWS, EVERY = np.arange(1200)[:, None], "n_flows must be a positive integer; got
 @pytest.mark.parametrize(
     ("change", "options", "sentence"),
     [
-        (lambda w: w[:, :5], {}, r"stars must have shape \(n, 6\); got \(1200, 5\)"),
+        (lambda w: w[:, :5], {}, r"stars must have shape \(n, 6\), n >= 1; got \(1200, 5\)"),
         (lambda w: w[:999], {}, "stars must have at least 1000 rows to learn from; got 999"),
-        (lambda w: w[:0], {}, "stars must have at least one row"),
+        (lambda w: w[:0], {}, r"stars must have shape \(n, 6\), n >= 1; got \(0, 6\)"),
         (lambda w: np.where(ROWS % 400 == 17, np.nan, w), {}, "stars has 3 non-finite rows, first at index 17"),
         (lambda w: np.where(ROWS == 5, np.inf, w), {}, "stars has 1 non-finite row, first at index 5"),
         (lambda w: w * [1, 1, 0, 1, 1, 1], {}, "stars has a constant column: z;"),
         (lambda w: w * [1, 1, 1, 0, 1, 1] + 3, {}, "stars has a constant column: vx;"),
         *((lambda w: np.where((ROWS == 4) | (ROWS == 9), w * [0, 0, 0, 1, 1, 1], w), {"coordinates": name},
-           f"2 rows where {name} coordinates are singular.*index 4; remove") for name in ("spherical", "axisymmetric")),
+           f"{name} coordinates are singular.*2 do, first at index 4;") for name in ("spherical", "axisymmetric")),
         (None, {"n_flows": 0}, f"{EVERY} 0"),
         (None, {"n_flows": 1.5}, f"{EVERY} 1.5"),
         (None, {"coordinates": "cubic"}, "linear, flat, bisymmetric, or a CoordinateMap; got 'cubic'"),

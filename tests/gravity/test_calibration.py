@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 import dfaccel as da
-from dfaccel.gravity.calibration import Calibration, coverage, fit_calibrated, redraw, standardized_errors, student
+from dfaccel.gravity.calibration import Calibration, coverage, error_and_scatter, fit_calibrated, redraw, student
 
 
-def test_standardized_errors_are_errors_over_scatter():
+def test_error_and_scatter_along_any_directions():
     """Of accelerations around zero whose members scatter by one in each component."""
     rng, one = np.random.default_rng(0), np.ones(500)
     points, members = rng.normal(size=(500, 3)), rng.normal(size=(3, 500, 3))
     covariance = np.stack([np.cov(m.T) for m in members.transpose(1, 0, 2)])
     result = da.Accelerations(points, members.mean(axis=0), members, covariance, one, one, one)
-    z = standardized_errors(result, np.zeros((500, 3)))
+    z = np.divide(*error_and_scatter(result, np.zeros((500, 3)), np.broadcast_to(np.eye(3), (500, 3, 3))))
     np.testing.assert_allclose(z, result.value / result.members.std(axis=0, ddof=1))
     direction = points / np.linalg.norm(points, axis=1, keepdims=True)
     along = np.einsum("kmi,mi->km", members, direction)
-    radial = standardized_errors(result, np.zeros((500, 3)), directions=direction[:, None])
+    radial = np.divide(*error_and_scatter(result, np.zeros((500, 3)), direction[:, None]))
     assert radial.shape == (500, 1)
     np.testing.assert_allclose(radial[:, 0], along.mean(axis=0) / along.std(axis=0, ddof=1))
 

@@ -169,7 +169,7 @@ DENSITY, MASS = (da.mass_density, np.eye(3)), (da.enclosed_mass, [1.0])
     (*MASS, {"G": -1}, ValueError, "G must be a positive finite number; got -1"),
     (*MASS, {"n_directions": 0}, ValueError, "n_directions must be a positive integer; got 0"),
     (*MASS, {"n_directions": 2.0}, TypeError, "n_directions must be a positive integer; got 2.0"),
-    (*MASS, {"n_velocities": 2}, ValueError, "n_velocities must be at least 3.*got 2"),
+    (*MASS, {"n_velocities": 2}, ValueError, "n_velocities must lie between 3 and 100000; got 2"),
     (da.enclosed_mass, 1.0, {}, ValueError, r"radii must have shape \(m,\), m >= 1; got \(\)"),
     (da.enclosed_mass, [], {}, ValueError, r"radii must have shape \(m,\), m >= 1; got \(0,\)"),
     (da.enclosed_mass, [[1.0]], {}, ValueError, r"radii must have shape \(m,\), m >= 1; got \(1, 1\)"),

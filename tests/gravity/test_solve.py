@@ -197,7 +197,7 @@ def test_learned_members(learned):
     ([Acceleration(), Acceleration()], {}, "each unknown can be asked for once; got acceleration, acceleration"),
     ([], {}, "unknowns must hold at least one"),
     ([Acceleration()], {"huber": 0.0}, "huber must be"),
-    ([Acceleration()], {"n_velocities": 2}, "n_velocities must be at least 3"),
+    ([Acceleration()], {"n_velocities": 2}, "n_velocities must lie between 3 and 100000; got 2"),
 ])
 def test_bad_input(unknowns, options, message):
     with pytest.raises(ValueError, match=message):

@@ -78,7 +78,7 @@ def test_exact_df_gives_the_exact_answer(method, system, shifted, given, places,
 def test_truncated_stars_weigh_all_of_the_mass_and_none_beyond_the_last(method, places, shifted):
     """Where f vanishes there is no answer; the other points keep theirs."""
     points = np.concatenate([places(20, r_max=9), [[0, 20.0, 0]]])
-    result = method(shifted(da.Hernquist().truncated(10.0)), points, n_velocities=100, warn=False)
+    result = method(shifted(da.Hernquist(r_max=10.0)), points, n_velocities=100, warn=False)
     assert off(method, result, points, da.Hernquist())[:-1].max() <= 1e-8
     assert np.isnan(result.value[-1]).all()
 
@@ -130,8 +130,8 @@ def test_points_do_not_depend_on_their_company(method, monkeypatch, places, boun
     ({"points": np.ones((0, 3))}, ValueError, r"points must have shape \(m, 3\), m >= 1; got \(0, 3\)"),
     ({"points": [[1.0, 2, 3], [np.nan, 0, 0]]}, ValueError, "points has 1 non-finite row, first at index 1"),
     ({"n_velocities": 0}, ValueError, "n_velocities must be a positive integer; got 0"),
-    ({"n_velocities": 2}, ValueError, "n_velocities must be at least 3.*got 2"),
-    ({"n_velocities": 10**6}, ValueError, "n_velocities must be at most 100000; got 1000000"),
+    ({"n_velocities": 2}, ValueError, "n_velocities must lie between 3 and 100000; got 2"),
+    ({"n_velocities": 10**6}, ValueError, "n_velocities must lie between 3 and 100000; got 1000000"),
     ({"n_velocities": 1e3}, TypeError, "n_velocities must be a positive integer; got 1000.0"),
     ({"velocities": np.ones((2, 5, 3))}, ValueError, r"velocities must have shape \(1, V, 3\)"),
     ({"velocities": np.ones((1, 2, 3))}, ValueError, r"V >= 3; got \(1, 2, 3\)"),

@@ -281,7 +281,7 @@ def test_killed_at_any_moment(store, unbroken):
     ({"spec": replace(DESIGN.spec, permutation="reverse")}, "its spec permutation is 'rotate', .*'reverse'"),
     ({"coordinates": "radial"}, "its coordinates is 'linear', here it is 'radial'"),
     ({"fractions": (0.0,)}, r"its fractions is \[0.0, 0.1\], here it is \[0.0\]"),
-    ({"system": da.Plummer().truncated(30.0)}, "its system is 'Plummer.*', here it is '.*30.*'"),
+    ({"system": da.Plummer(r_max=30.0)}, "its system is 'Plummer.*', here it is '.*30.*'"),
     ({"stream": da.Stream(arc=0.5)}, "its stream is 'Stream.*', here it is 'Stream.*arc=0.5,.*'"),
     ({"radii": (1.0,)}, r"its radii is \[\], here it is \[1.0\]"),
     ({"pairs": ((0, 0), (0, 2), (1, 1), (1, 2))}, r"its pairs is None, here it is \[\[0, 2\], \[1, 2\]\]"),
@@ -295,6 +295,15 @@ def test_the_table_of_another_study_is_refused(store, unbroken, trained, change,
         study.run(replace(DESIGN, **change), store)
     assert store.read_bytes() == there
     assert not trained
+
+
+def test_a_table_from_before_there_were_pairs_is_of_the_complete_study(store, unbroken, trained):
+    without = b"".join(line for line in unbroken.splitlines(keepends=True) if b"pairs: null" not in line)
+    assert len(without) < len(unbroken)
+    store.write_bytes(without)
+    assert len(study.run(DESIGN, store)) == 12
+    assert not trained
+    assert store.read_bytes() == unbroken
 
 
 @pytest.mark.parametrize("change", [

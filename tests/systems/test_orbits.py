@@ -108,7 +108,7 @@ def test_interrupted_disc_goes_on_to_the_same_stars(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"w": np.zeros((3, 5))}, r"w must have shape \(n, 6\); got \(3, 5\)"),
+    ({"w": np.zeros((3, 5))}, r"w must have shape \(n, 6\), n >= 1; got \(3, 5\)"),
     ({"w": [[np.nan, 0, 0, 0, 1, 0]]}, "w has 1 non-finite row, first at index 0"),
     ({"step": 0.0}, "step must be a positive finite number; got 0"),
     ({"step": np.nan}, "step must be a positive finite number; got nan"),
