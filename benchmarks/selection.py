@@ -9,7 +9,7 @@ radii: hardly any star is seen beyond. Methods:
 
     forgotten   S is taken for 1, place by place (`dfaccel.accelerations`)
     jeans       the same, by moments of the seen stars; of a disc axisymmetric ones
-    weighted    the same, of as many stars drawn from these with weights 1 / S, the true one
+    weighted    the same, of as many stars drawn from these with weights 1 / S, the true one (that of the lane alone)
     known       the true S is divided out of the learned f, place by place
     unknown     a field and a smooth S together (`dfaccel.potential`); of a sphere both are round, of a disc neither is
     free        of a sphere: flows that start from the round ones and are free of symmetry; the field is free too
@@ -95,7 +95,9 @@ def measure(case: str, number: int) -> list[dict]:
         options = {key: FREE[key] for key in ("coordinates", "n_flows", "spec", "config")}
         models["free"] = da.fit(stars, prior=model, rng=[17, number, 1], checkpoint=folder / "free", **options)
     options = {"n_velocities": N_VELOCITIES, "rng": number, "warn": False}
-    weight = np.exp(-log_share(stars[:, :3]))
+    near = stars[np.linalg.norm(stars[:, :3], axis=1) < SEEN[flat][1]]  # beyond, a few stars would count for all
+    weight = np.exp(-log_share(near[:, :3]))
+    weighted = np.random.default_rng([19, number]).choice(near, len(near), p=weight / weight.sum())
 
     def moments(w: np.ndarray) -> np.ndarray:
         coordinates = "axisymmetric" if flat else "spherical"
@@ -104,7 +106,7 @@ def measure(case: str, number: int) -> list[dict]:
     values = {
         "forgotten": da.accelerations(model, points, **options).value,
         "jeans": moments(stars),
-        "weighted": moments(np.random.default_rng([19, number]).choice(stars, len(stars), p=weight / weight.sum())),
+        "weighted": moments(weighted),
         "known": da.accelerations(Whole(model, log_share), points, **options).value,
     }
     extra = {}
