@@ -48,18 +48,26 @@ NOTHING = dict.fromkeys(("share_miss", "seconds_learn", "seconds_solve"), np.nan
 
 
 class Whole(da.DistributionFunction):
-    """A learned distribution function divided by a known completeness."""
+    """A learned distribution function divided by a known completeness; its velocities are those of seen stars."""
 
     def __init__(self, seen: da.FlowEnsemble, log_share: Callable) -> None:
         self.seen, self.log_share = seen, log_share
+        self.lenders, self.neighbourhood = seen.lenders, seen.neighbourhood
 
-    def log_df(self, w: torch.Tensor) -> torch.Tensor:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
+        """Draw seen stars (n, 6): their velocities are those of all stars."""
+        return self.seen.sample(n, rng=rng)
+
+    def log_df(self, w: np.ndarray) -> np.ndarray:
         """Return ln f (n,) of stars (n, 6)."""
         return self.seen.log_df(w) - self.log_share(w[:, :3])
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
-        """Draw seen stars: at one place their velocities are those of all stars."""
-        return self.seen.sample(n, rng=rng)
+    def members_score(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ln f (K, n) of each flow and its gradient (K, n, 6)."""
+        (log_f, score), x = self.seen.members_score(w), torch.tensor(w[:, :3], requires_grad=True)
+        log_share = self.log_share(x)
+        score[..., :3] -= torch.autograd.grad(log_share.sum(), x)[0].numpy()
+        return log_f - log_share.detach().numpy(), score
 
 
 def unknown(model: da.FlowEnsemble, flat: bool, shape: str, rng: int) -> tuple[da.Potential, SmoothSelection]:
