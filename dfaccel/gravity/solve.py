@@ -86,8 +86,11 @@ class Equations:
         change = self.normal[:, free][..., ~free] @ (self.local[..., ~free] - shared)[..., None]
         return self.local[..., free] + (np.linalg.pinv(self.normal[:, free][..., free]) @ change)[..., 0]
 
-    def told_apart(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """Return which numbers (m, p) the data determine, the condition (m,) of each place, and what they confuse."""
+    def told_apart(self, smooth: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        """Return which numbers (m, p) the data determine, the condition (m,) of each place, and what they confuse.
+
+        If one of the unknowns is ``smooth``, places help each other, and are lost only if most of them are.
+        """
         own, signal = (part * self.unit[:, None] * self.unit[..., None] for part in (self.normal, self.signal))
         owner = np.repeat(self.names, self.sizes)
         vectors = np.repeat(self.sizes, self.sizes) > 1
@@ -96,6 +99,7 @@ class Equations:
         weak = turn[..., :1]  # the combination of numbers that the place knows least
         left = (weak.mT @ without(signal, ~vectors) @ weak)[:, 0, 0]
         lost = (size[:, 0] < _NOTHING) | (left < _RELIABLE * size[:, 0])
+        lost = np.full(len(lost), 2 * lost.sum() > len(lost)) if smooth else lost
         if len(several := list(dict.fromkeys(owner[vectors]))) > 1 and lost.any():
             known[np.ix_(lost, vectors)] = False
             confused.append(f"{' and '.join(several)} cannot be told apart at {lost.sum()} of {len(lost)} points: "
@@ -277,7 +281,7 @@ def solve(
         theta, _ = together(equations, designs, ridge=ridges(shared, blocks))
         found = estimates([u.name for u in shared], blocks, theta)
         local = equations.rest(free, (joined(blocks) @ theta[:, None, :, None])[..., 0])
-    known, condition, confused = equations.told_apart()
+    known, condition, confused = equations.told_apart(any(d is not None and d.shape[1] > 1 for d in designs))
     owner = np.repeat(names, equations.sizes)
     for name in names:
         if name not in found:
