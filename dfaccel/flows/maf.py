@@ -148,7 +148,8 @@ class Layout:
         (weight, bias), *hidden, (weight_out, bias_out) = network
         h = torch.baddbmm(bias, weight, y)
         for (w0, b0), (w1, b1) in zip(hidden[::2], hidden[1::2], strict=True):
-            h = h + torch.baddbmm(b1, w1, activation(torch.baddbmm(b0, w0, activation(h))))
+            a = activation(torch.baddbmm(b0, w0, activation(h)))
+            h = (h + b1).baddbmm_(w1, a)  # one pass over the memory less than adding a product and its bias
         out = torch.baddbmm(bias_out, weight_out, h).unflatten(1, (self.features, 2))
         return F.softplus(out[:, :, 0]) + _SCALE_FLOOR, out[:, :, 1]
 
