@@ -1,6 +1,6 @@
 """One potential for all places against accelerations solved place by place, on the ensembles the book ships.
 
-    python benchmarks/potential.py            # five ensembles, three draws of places each; ten minutes on one core
+    python benchmarks/potential.py            # five ensembles, three draws of places each; a quarter of an hour
 
 Errors of the whole vector at the score card's points, and of the density between 0.5 and 10 scale radii (of the disc:
 at the score card's points). "pointwise" is `dfaccel.accelerations`, "round" and "free" are `dfaccel.potential` with
@@ -8,11 +8,12 @@ that shape, "own" that in which f was learned; "galpy" is the strong prior: galp
 Miyamoto-Nagai disc) fitted to the pointwise accelerations. Writes `notebooks/results/potential.ecsv`; started again, it
 does only what is missing. The score card's points differ from draw to draw, the ensembles do not.
 
-Then orbits, into `notebooks/results/orbits_potential.ecsv`: 50 stars of the galaxy that are now between 1 and 5 scale
-radii ("any"), and 50 whose whole orbit lies there ("between"), in the recovered and in the true potential, both
-integrated by gala over ten circular periods. The separation is the distance between the two places of a star at the
-same time, over its true radius: the median over the ten periods, and the median and the 90th percentile of that over
-orbits; "last" is the median over the last period; "range" is the relative error of the largest radius.
+Then orbits in the potentials of the ensembles without symmetry, into `notebooks/results/orbits_potential.ecsv`: 50
+stars of the galaxy that are now between 1 and 5 scale radii ("any"), and 50 whose whole orbit lies there ("between"),
+in the recovered and in the true potential, both integrated by gala over ten circular periods. The separation is the
+distance between the two places of a star at the same time, over its true radius: the median over the ten periods, and
+the median and the 90th percentile of that over orbits; "last" is the median over the last period; "range" is the
+relative error of the largest radius.
 """
 
 import time

@@ -111,8 +111,8 @@ class Potential:
         values = [quantity(member) for member in self.members]
         return np.std(values, axis=0, ddof=1) if len(values) > 1 else np.full_like(quantity(self), np.nan)
 
-    def to_galpy(self) -> list:
-        """Return galpy potentials, one an atom, in the units of the stars (``ro`` and ``vo`` are not set)."""
+    def to_galpy(self) -> Any:
+        """Return the sum of galpy potentials, one an atom, in the units of the stars (``ro``, ``vo`` are not set)."""
         from galpy.potential import MiyamotoNagaiPotential, RotateAndTiltWrapperPotential  # slow to import
 
         atoms = []
