@@ -13,7 +13,6 @@ from dfaccel.gravity import unknowns
 from dfaccel.gravity.accelerations import Accelerations, accelerations
 from dfaccel.gravity.calibration import calibrate
 from dfaccel.gravity.jeans import jeans
-from dfaccel.gravity.mass import enclosed_mass, mass_density
 from dfaccel.gravity.potential import Potential, potential
 from dfaccel.gravity.scorecard import ScoreCard, score_card
 from dfaccel.gravity.solve import Solution, solve
@@ -30,7 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Accelerations", "BarredDisc", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist",
     "MiyamotoNagai", "Plummer", "Potential", "ScoreCard", "ShortChainError", "Solution", "Stream", "TrainConfig",
-    "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "enclosed_mass", "fit", "jeans",
-    "kl_divergence", "knn_divergence", "load", "mass_density", "mix", "potential", "record", "sample_mcmc",
-    "save", "score_card", "snapshot", "solve", "spherical", "unknowns",
+    "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "fit", "jeans", "kl_divergence",
+    "knn_divergence", "load", "mix", "potential", "record", "sample_mcmc", "save", "score_card", "snapshot", "solve",
+    "spherical", "unknowns",
 ]

@@ -76,7 +76,7 @@ class CoordinateMap:
 
     def to_dict(self) -> dict:
         """Return the map as plain values, for the store."""
-        return {"name": self.name, **asdict(self)}
+        return {"name": self.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
 
 
 @dataclass(frozen=True)

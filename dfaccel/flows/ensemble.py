@@ -108,15 +108,12 @@ class FlowEnsemble(DistributionFunction):
         log_f = torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
         return torch.where(singular | torch.isnan(log_f), -torch.inf, log_f)  # the limit, also if a network overflows
 
-    def _derivatives(self, points: Tensor, order: int) -> tuple[Tensor, ...]:
-        """Return ln f of the members and its derivatives up to ``order`` at points (n_flows, n, 6) of their own."""
+    def _with_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ln f of the members and its gradient at points (n_flows, n, 6) of their own."""
         points = points.clone().requires_grad_()
         log_f = self._log_df(points)
-        (score,) = torch.autograd.grad(log_f.sum(), points, create_graph=order > 1)  # no cross terms between members
-        if order == 1:
-            return log_f.detach(), score
-        rows = [torch.autograd.grad(score[..., i].sum(), points, retain_graph=i < 2)[0] for i in range(3)]
-        return log_f.detach(), score.detach(), torch.stack(rows, dim=2)
+        (score,) = torch.autograd.grad(log_f.sum(), points)  # no cross terms between members
+        return log_f.detach(), score
 
     def _in_chunks(self, function: Callable[[Tensor], tuple[Tensor, ...]], w: np.ndarray) -> tuple[np.ndarray, ...]:
         """Apply a function to points ``w`` (n, 6), a copy for each member, a chunk at a time."""
@@ -135,11 +132,7 @@ class FlowEnsemble(DistributionFunction):
 
     def members_score(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return ln f (n_flows, n) and its gradient (n_flows, n, 6) of each member at ``w`` (n, 6)."""
-        return self._in_chunks(lambda points: self._derivatives(points, 1), w)
-
-    def members_hessian(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what `members_score` does, and the gradient's derivatives (n_flows, n, 3, 6) by x, y and z."""
-        return self._in_chunks(lambda points: self._derivatives(points, 2), w)
+        return self._in_chunks(self._with_gradient, w)
 
     def score(self, w: np.ndarray) -> np.ndarray:
         """Return the gradient (n, 6) of ln f at ``w`` (n, 6), per unit length or velocity; NaN where ln f is -inf."""

@@ -145,9 +145,9 @@ def fit(
     run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density, equation)
     kind = f"training with equilibrium {equilibrium}" if equilibrium else "training"
     identity = {
-        "kind": kind + " and selection" * selection, "spec": asdict(spec),
+        "kind": kind + " and selection" * selection, "spec": asdict(spec), "stars": checksum(w),
         "coordinates": coordinates.to_dict(), "config": asdict(config), "n_flows": n_flows, "seeds": seeds,
-        "stars": checksum(w), **({} if prior is None else {"prior": checksum(prior.theta)}),
+        **({} if prior is None else {"prior": checksum(prior.theta)}),
     }
     train(run, None if checkpoint is None else Path(checkpoint).expanduser() / "checkpoint.safetensors", identity)
     metadata = {

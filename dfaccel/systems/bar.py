@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dfaccel import _check as check
 from dfaccel.systems.base import Array, namespace, real
-from dfaccel.systems.disc import Disc, MiyamotoNagai
+from dfaccel.systems.disc import MiyamotoNagai, unmixed
 from dfaccel.systems.orbits import integrate
 
 _GROUPS = 10  # of stars that are followed for different times
@@ -152,9 +152,7 @@ class BarredDisc:
 
     def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
         """Draw independent stars (n, 6)."""
-        start = Disc(scale=self.scale, r_max=5 * self.scale, height=self.height, dispersion=self.dispersion, time=1.0)
-        object.__setattr__(start, "field", self)
-        w = start.initial(n, rng)
+        w = unmixed(self, n, rng, self.scale, 5 * self.scale, self.height, self.dispersion)
         for k in range(_GROUPS):
             w[k::_GROUPS] = integrate(w[k::_GROUPS], self, self.time * (1 + k / _GROUPS), step=0.3)
         return w

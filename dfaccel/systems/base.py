@@ -58,13 +58,12 @@ class DistributionFunction(Protocol):
         """Return the gradient (n, 6) of ln f at ``w`` (n, 6)."""
         return self.members_score(w)[1][0]
 
-    def members_score(self, w: np.ndarray) -> tuple[np.ndarray, ...]:
+    def members_score(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return ln f (K, n) and its gradient (K, n, 6) at ``w`` (n, 6)."""
-        return _derivatives(self, w, second=False)
-
-    def members_hessian(self, w: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return ln f (K, n), its gradient (K, n, 6) and that gradient's derivatives by position (K, n, 3, 6)."""
-        return _derivatives(self, w, second=True)
+        points = torch.from_numpy(check.phase_space(w)).requires_grad_()
+        log_f = self.log_df(points)
+        (score,) = torch.autograd.grad(log_f.sum(), points)
+        return log_f.detach().numpy()[None], score.numpy()[None]
 
     def neighbourhood(self, stars: np.ndarray) -> CoordinateMap:
         """Return the coordinates in which neighbours of ``stars`` (n, 6) are sought: those of no symmetry."""
@@ -77,18 +76,6 @@ class DistributionFunction(Protocol):
     def stars_near(self, points: np.ndarray) -> np.ndarray:
         """Return how many training stars lie near each of ``points`` (m, 3): infinitely many if nothing was learned."""
         return np.full(len(points), np.inf)
-
-
-def _derivatives(df: DistributionFunction, w: np.ndarray, *, second: bool) -> tuple[np.ndarray, ...]:
-    """Return ln f, its gradient and, if asked, that gradient's derivatives by position, with an axis for the member."""
-    points = torch.from_numpy(check.phase_space(w)).requires_grad_()
-    log_f = df.log_df(points)
-    (score,) = torch.autograd.grad(log_f.sum(), points, create_graph=second)
-    results = [log_f, score]
-    if second:
-        rows = [torch.autograd.grad(score[:, i].sum(), points, retain_graph=True)[0] for i in range(3)]
-        results.append(torch.stack(rows, dim=1))
-    return tuple(result.detach().numpy()[None] for result in results)
 
 
 class SphericalSystem(DistributionFunction):

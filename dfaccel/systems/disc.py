@@ -16,6 +16,39 @@ from dfaccel.systems.base import Array, namespace, real
 from dfaccel.systems.orbits import integrate
 
 
+def _parts(x: Array, a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """Return R^2, s = sqrt(z^2 + b^2) and D^2 = R^2 + (a + s)^2."""
+    xp = namespace(x)
+    x0, x1, x2 = xp.moveaxis(x, -1, 0)
+    big_r2 = x0 * x0 + x1 * x1
+    s = xp.sqrt(x2 * x2 + b**2)
+    q = s + a
+    return big_r2, s, big_r2 + q * q
+
+
+def disc_potential(x: Array, strength: Array, a: Array, b: Array) -> Array:
+    """Return the potential (...) at ``x`` (..., 3) of discs of strength G M; their parameters may be arrays (...)."""
+    return -strength / _parts(x, a, b)[2] ** 0.5
+
+
+def disc_acceleration(x: Array, strength: Array, a: Array, b: Array) -> Array:
+    """Return their acceleration (..., 3)."""
+    _, s, d2 = _parts(x, a, b)
+    xp = namespace(x)
+    inverse = xp.rsqrt(d2) if xp is torch else d2**-0.5
+    pull = -strength * inverse * inverse * inverse
+    parts = xp.moveaxis(x, -1, 0) * pull
+    parts[2] = pull * (1 + a / s) * x[..., 2]
+    return xp.moveaxis(parts, 0, -1)
+
+
+def disc_density(x: Array, mass: Array, a: Array, b: Array) -> Array:
+    """Return their mass density (...)."""
+    big_r2, s, d2 = _parts(x, a, b)
+    shape = a * big_r2 + (a + 3 * s) * (a + s) ** 2
+    return b**2 * mass / (4 * np.pi) * shape / (d2**2.5 * s**3)
+
+
 @dataclass(frozen=True)
 class MiyamotoNagai:
     r"""The Miyamoto & Nagai (1975) potential; its methods take NumPy arrays or torch tensors and return the same.
@@ -51,35 +84,17 @@ class MiyamotoNagai:
         check.settle(self, "mass", "b", "G")
         check.settle(self, "a", zero=True)
 
-    def _parts(self, x: Array) -> tuple[Array, Array, Array]:
-        """Return R^2, s = sqrt(z^2 + b^2) and D^2 = R^2 + (a + s)^2."""
-        xp = namespace(x)
-        x0, x1, x2 = xp.moveaxis(x, -1, 0)
-        big_r2 = x0 * x0 + x1 * x1
-        s = xp.sqrt(x2 * x2 + self.b**2)
-        q = s + self.a
-        return big_r2, s, big_r2 + q * q
-
     def potential(self, x: Array) -> Array:
         """Return the potential (...) at positions ``x`` (..., 3), zero at infinity."""
-        return -self.G * self.mass / self._parts(real(x, "x", 3))[2] ** 0.5
+        return disc_potential(real(x, "x", 3), self.G * self.mass, self.a, self.b)
 
     def acceleration(self, x: Array) -> Array:
         """Return the acceleration (..., 3) at positions ``x`` (..., 3), minus the gradient of the potential."""
-        x = real(x, "x", 3)
-        _, s, d2 = self._parts(x)
-        xp = namespace(x)
-        inverse = xp.rsqrt(d2) if xp is torch else d2**-0.5
-        pull = -self.G * self.mass * inverse * inverse * inverse
-        parts = xp.moveaxis(x, -1, 0) * pull
-        parts[2] = pull * (1 + self.a / s) * x[..., 2]
-        return xp.moveaxis(parts, 0, -1)
+        return disc_acceleration(real(x, "x", 3), self.G * self.mass, self.a, self.b)
 
     def density(self, x: Array) -> Array:
         """Return the mass density (...) at positions ``x`` (..., 3), that of Poisson's equation."""
-        big_r2, s, d2 = self._parts(real(x, "x", 3))
-        shape = self.a * big_r2 + (self.a + 3 * s) * (self.a + s) ** 2
-        return self.b**2 * self.mass / (4 * np.pi) * shape / (d2**2.5 * s**3)
+        return disc_density(real(x, "x", 3), self.mass, self.a, self.b)
 
     def escape_speed(self, x: Array) -> Array:
         """Return the escape speed (...) at positions ``x`` (..., 3)."""
@@ -95,7 +110,7 @@ class MiyamotoNagai:
         w = real(w, "w", 6)
         x = w[..., :3]
         flat = namespace(x).stack([x[..., 0], x[..., 1], 0 * x[..., 2]], -1)
-        _, s, d2 = self._parts(flat)
+        _, s, d2 = _parts(flat, self.a, self.b)
         vertical = (self.G * self.mass * (1 + self.a / s)) ** 0.5 / d2**0.75  # frequency of small oscillations in z
         crossing = w[..., 5] ** 2 + 2 * (self.potential(x) - self.potential(flat))  # squared v_z in the plane
         return vertical + crossing**0.5 / self.b
@@ -160,22 +175,7 @@ class Disc:
 
     def initial(self, n: int, rng: np.random.Generator | int) -> NDArray[np.float64]:
         """Draw stars (n, 6) as they are before their orbits are followed."""
-        n, rng = check.count(n, "n"), np.random.default_rng(rng)
-        u = np.maximum(rng.random(n), 2.0**-54)
-        big_r = self.scale * gammaincinv(2, u * gammainc(2, self.r_max / self.scale))
-        phi = rng.uniform(0, 2 * np.pi, n)
-        cos, sin = np.cos(phi), np.sin(phi)
-        x = np.stack([big_r * cos, big_r * sin, rng.laplace(0, self.height, n)], axis=-1)
-        pull = self.field.acceleration(x)
-        speed = np.sqrt(-(x[:, 0] * pull[:, 0] + x[:, 1] * pull[:, 1]))
-        escape, deviates = self.field.escape_speed(x), rng.standard_normal((3, n))
-        while True:
-            v_phi = speed * (1 - self.lag * np.abs(deviates[0]))
-            v_r, v_z = self.dispersion * speed * deviates[1:]
-            unbound = v_phi**2 + v_r**2 + v_z**2 >= escape**2
-            if not unbound.any():
-                return np.column_stack([x, v_r * cos - v_phi * sin, v_r * sin + v_phi * cos, v_z])
-            deviates[:, unbound] = rng.standard_normal((3, int(unbound.sum())))  # large dispersions need this
+        return unmixed(self.field, n, rng, self.scale, self.r_max, self.height, self.dispersion, self.lag)
 
     def sample(self, n: int, *, rng: np.random.Generator | int, **options: Any) -> NDArray[np.float64]:
         """Draw stars (n, 6) of the disc in equilibrium; options are the checkpoint and device of `orbits.integrate`."""
@@ -188,3 +188,26 @@ class Disc:
     def acceleration(self, x: Array) -> Array:
         """Return the acceleration (..., 3) at positions ``x`` (..., 3)."""
         return self.field.acceleration(x)
+
+
+def unmixed(
+    field: Any, n: int, rng: np.random.Generator | int, scale: float, r_max: float, height: float, dispersion: float,
+    lag: float = Disc.lag,
+) -> NDArray[np.float64]:
+    """Draw stars (n, 6) as those of a `Disc` begin, in a field that has ``acceleration`` and ``escape_speed``."""
+    n, rng = check.count(n, "n"), np.random.default_rng(rng)
+    u = np.maximum(rng.random(n), 2.0**-54)
+    big_r = scale * gammaincinv(2, u * gammainc(2, r_max / scale))
+    phi = rng.uniform(0, 2 * np.pi, n)
+    cos, sin = np.cos(phi), np.sin(phi)
+    x = np.stack([big_r * cos, big_r * sin, rng.laplace(0, height, n)], axis=-1)
+    pull = field.acceleration(x)
+    speed = np.sqrt(-(x[:, 0] * pull[:, 0] + x[:, 1] * pull[:, 1]))
+    escape, deviates = field.escape_speed(x), rng.standard_normal((3, n))
+    while True:
+        v_phi = speed * (1 - lag * np.abs(deviates[0]))
+        v_r, v_z = dispersion * speed * deviates[1:]
+        unbound = v_phi**2 + v_r**2 + v_z**2 >= escape**2
+        if not unbound.any():
+            return np.column_stack([x, v_r * cos - v_phi * sin, v_r * sin + v_phi * cos, v_z])
+        deviates[:, unbound] = rng.standard_normal((3, int(unbound.sum())))  # large dispersions need this

@@ -68,20 +68,15 @@ def in_float64(model):
     return log_f
 
 
-def test_score_and_hessian_are_derivatives(model, stars):
-    """Central differences: of the members' ln f in float64, so that their step can be small, and of their scores."""
+def test_score_is_the_gradient(model, stars):
+    """Central differences of the members' ln f in float64, so that their step can be small."""
     w, step = stars[:60], 1e-5
-    log_f, score, hessian = model.members_hessian(w)
+    log_f, score = model.members_score(w)
     np.testing.assert_allclose(log_f, model.members_log_df(w), rtol=1e-6, atol=1e-5)
     double = in_float64(model)
     numerical = np.stack([(double(w + step * e) - double(w - step * e)) / (2 * step) for e in np.eye(6)], axis=-1)
     scale = np.linalg.norm(numerical, axis=-1, keepdims=True)
     assert (np.abs(score - numerical) / (1 + scale)).max() < 2e-4
-    np.testing.assert_allclose(model.members_score(w)[1], score, rtol=1e-4, atol=1e-4)
-    step = 1e-3
-    for i, e in enumerate(np.eye(6)[:3]):
-        numerical = (model.members_score(w + step * e)[1] - model.members_score(w - step * e)[1]) / (2 * step)
-        assert np.median(np.abs(hessian[:, :, i] - numerical) / (1 + np.abs(numerical))) < 5e-3
 
 
 def test_ensemble_is_the_mean_density_of_its_members(model, stars):
@@ -149,7 +144,7 @@ POINTS = [
     (np.where(np.arange(120).reshape(20, 6) == 103, np.nan, 1.0), "w has 1 non-finite row, first at index 17"),
     (np.full((4, 6), np.inf), "w has 4 non-finite rows, first at index 0"),
 ]
-METHODS = ("log_df", "score", "members_log_df", "members_score", "members_hessian")
+METHODS = ("log_df", "score", "members_log_df", "members_score")
 
 
 @pytest.mark.parametrize(
