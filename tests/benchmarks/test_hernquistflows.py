@@ -1,5 +1,6 @@
 """The published flows: what nflows computes from their files is what we compute; anything else is refused, not run."""
 
+import copy
 import math
 import os
 import re
@@ -52,10 +53,10 @@ def stacked(flows, names):
     return {name: torch.stack([flow.state_dict()[name] for flow in flows]) for name in names}
 
 
-def expected(flows, w, position_unit=10.0, velocity_unit=2**0.5):
+def expected(flows, w, position_unit=10.0, velocity_unit=2**0.5, dtype=torch.float64):
     """Log density of each flow per user unit, by nflows: the scaled inputs and the Jacobian of the scaling."""
-    scaled = torch.from_numpy(w / np.repeat([position_unit, velocity_unit], 3)).float()
-    log_prob = np.stack([flow.log_prob(scaled).double().detach() for flow in flows])
+    scaled = torch.from_numpy(w / np.repeat([position_unit, velocity_unit], 3)).to(dtype)
+    log_prob = np.stack([copy.deepcopy(flow).to(dtype).log_prob(scaled).double().detach() for flow in flows])
     return log_prob - 3 * math.log(position_unit * velocity_unit)
 
 
@@ -64,8 +65,16 @@ def test_the_density_is_that_of_nflows(tmp_path, global_random_state, size, n): 
     flows, model = write(tmp_path, n, size), load(tmp_path)
     want, ours = expected(flows, STARS), model.members_log_df(STARS)
     assert (model.n_flows, model.spec, model.coordinates.name) == (n, da.FlowSpec(*size, "relu"), "linear")
-    np.testing.assert_allclose(ours, want, atol=2e-4, rtol=1e-5)  # 10 comes after 2
-    np.testing.assert_allclose(model.log_df(STARS), np.logaddexp.reduce(want) - math.log(n), atol=2e-4, rtol=1e-5)
+    single = expected(flows, STARS, dtype=torch.float32)
+    good = np.isfinite(single).all(0)  # random weights throw some stars beyond single precision
+
+    def off(value, true):
+        return (np.abs(value - true) / (1 + np.abs(true)))[..., good].max()
+
+    allowed = 4 * off(single, want)  # as close to double precision as nflows in single precision, or nearly
+    assert good.mean() > 0.9
+    assert off(ours, want) < allowed < 1e-3  # 10 comes after 2
+    assert off(model.log_df(STARS), np.logaddexp.reduce(want) - math.log(n)) < allowed
     smooth = da.FlowEnsemble(da.FlowSpec(*size), model.coordinates, model.mean, model.std, model.theta, model.reference)
     for wrong in (expected(flows[::-1], STARS), expected(flows, STARS, 9.9), expected(flows, STARS, velocity_unit=1.4),
                   want + 3 * math.log(10), expected(flows, STARS[:, [1, 0, 2, 3, 4, 5]]), smooth.members_log_df(STARS)):
