@@ -89,16 +89,18 @@ class Equations:
     def told_apart(self, smooth: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Return which numbers (m, p) the data determine, the condition (m,) of each place, and what they confuse.
 
-        If one of the unknowns is ``smooth``, places help each other, and are lost only if most of them are.
+        If one of the unknowns is ``smooth``, places help each other: all are lost if in most of them more than one
+        direction is.
         """
         own, signal = (part * self.unit[:, None] * self.unit[..., None] for part in (self.normal, self.signal))
         owner = np.repeat(self.names, self.sizes)
         vectors = np.repeat(self.sizes, self.sizes) > 1
         known, confused = np.ones(self.local.shape[1:], bool), []
         size, turn = np.linalg.eigh(without(own, ~vectors))
-        weak = turn[..., :1]  # the combination of numbers that the place knows least
+        k = 1 if smooth else 0  # the combination of numbers that the place knows least, or second least
+        weak = turn[..., k : k + 1]
         left = (weak.mT @ without(signal, ~vectors) @ weak)[:, 0, 0]
-        lost = (size[:, 0] < _NOTHING) | (left < _RELIABLE * size[:, 0])
+        lost = (size[:, k] < _NOTHING) | (left < _RELIABLE * size[:, k])
         lost = np.full(len(lost), 2 * lost.sum() > len(lost)) if smooth else lost
         if len(several := list(dict.fromkeys(owner[vectors]))) > 1 and lost.any():
             known[np.ix_(lost, vectors)] = False

@@ -130,6 +130,9 @@ def test_a_maxwellian_cannot_tell_a_selection_from_a_pull():
     assert np.isnan(found["selection"].members).all()
     assert found.condition.min() > 1e5
     assert len(found.confused) == 1
+    with pytest.warns(UserWarning, match="acceleration and selection cannot be told apart at 12 of 12 points"):
+        found = da.solve(seen, POINTS, [Acceleration(), SmoothSelection(POINTS, n_bends=5)], velocities=VELOCITIES)
+    assert np.isnan(found["acceleration"].value).all()
 
 
 def test_a_round_galaxy_turns_unseen():
