@@ -22,7 +22,7 @@ import dfaccel as da
 from dfaccel.gravity.unknowns import Acceleration, PatternSpeed
 
 sys.path.insert(0, str(ROOT / "models"))
-from train import RECIPES, train
+from train import RECIPES, draw, train
 
 KEYS = ("number", "method")
 RANGE, HEIGHT, JUDGED = (0.6, 2.5), 0.2, (1.0, 2.0)
@@ -39,7 +39,8 @@ def measure(number: int) -> list[dict]:
     """Return the rows of one data set."""
     recipe = RECIPES["bar"] | {"seed": number}
     galaxy, points = recipe["system"], places(N_POINTS, np.random.default_rng([16, number]))
-    model = train(recipe, recipe["n_stars"], ROOT / f"_build/training/bar_{number}")
+    stars = draw(recipe, recipe["n_stars"])
+    model = train(recipe, stars, ROOT / f"_build/training/bar_{number}")
     started = time.process_time()
     turning = da.solve(model, points, [Acceleration(), PatternSpeed()], n_velocities=N_VELOCITIES, rng=number)
     omega, seconds = turning["pattern_speed"], time.process_time() - started

@@ -137,10 +137,14 @@ def system(recipe: dict) -> da.DistributionFunction:
     return recipe.get("system") or da.Hernquist(beta=recipe["beta"])
 
 
-def train(recipe: dict, n_stars: int, folder: Path | None) -> da.FlowEnsemble:
-    """Train the ensemble of a recipe, with checkpoints in a folder."""
+def draw(recipe: dict, n_stars: int) -> np.ndarray:
+    """Draw the stars (n, 6) of a recipe, those that are seen."""
+    return recipe.get("cut", np.asarray)(system(recipe).sample(n_stars, rng=recipe["seed"]))
+
+
+def train(recipe: dict, stars: np.ndarray, folder: Path | None) -> da.FlowEnsemble:
+    """Train the ensemble of a recipe from its stars (n, 6), with checkpoints in a folder."""
     seed, noise = recipe["seed"], recipe.get("noise", 0.0)
-    stars = recipe.get("cut", np.asarray)(system(recipe).sample(n_stars, rng=seed))
     stars = da.add_noise(stars, noise, rng=[seed, 1])
     if "prior" in recipe:
         prior = da.load(MODELS / recipe["prior"])
@@ -184,7 +188,8 @@ def main() -> None:
     for name in arguments.name:
         recipe, folder = RECIPES[name], None if arguments.stars else ROOT / "_build/training" / name
         n_stars = arguments.stars or recipe.get("n_stars", N_STARS)
-        model = (learn_snapshot if "n_repeats" in recipe else train)(recipe, n_stars, folder)
+        repeated = "n_repeats" in recipe
+        model = learn_snapshot(recipe, n_stars, folder) if repeated else train(recipe, draw(recipe, n_stars), folder)
         model.metadata["command"] = f"python models/train.py {name}"
         da.save(model, arguments.output / name)
 

@@ -12,7 +12,6 @@ some are the same numbers at all places. `dfaccel.solve` solves for them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
@@ -22,8 +21,6 @@ import torch
 
 from dfaccel import _check as check
 from dfaccel.coordinates import coordinate_map
-
-_WIDTH = 1.0  # of a bell, in distances to the nearest one that was placed before it
 
 
 class Unknown(Protocol):
@@ -99,14 +96,20 @@ class SmoothSelection(Selection):
         at_rest = np.concatenate([points, np.zeros_like(points)], axis=1)
         place = coordinates if callable(coordinates) else coordinate_map(at_rest, coordinates).position_coordinates
         y = place(torch.from_numpy(points))
-        mean, std = y.mean(0), y.std(0)
+        if not isinstance(y, torch.Tensor) or y.ndim != 2 or len(y) != len(points):
+            raise ValueError("coordinates must return a tensor of shape (n, d) for positions (n, 3); got "
+                             f"{type(y).__name__}, shape {tuple(np.shape(y))}, for {len(points)}")
+        mean = y.mean(0)
+        std = (y - mean).square().mean(0).sqrt()
+        std = torch.where(std > 0, std, 1.0)
         y = (y - mean) / std
-        chosen, widths, away = [], [], torch.full((len(y),), math.inf)  # each next as far as possible from those before
-        for _ in range(min(check.count(n_bends, "n_bends"), len(y))):
+        chosen, widths = [0], [1.0]  # each next one as far as possible from those before, and as wide as that is far
+        away = torch.cdist(y, y[:1])[:, 0]
+        while len(chosen) < check.count(n_bends, "n_bends") and away.max() > 0:
             chosen.append(int(away.argmax()))
-            widths.append(_WIDTH * float(away.max()))
+            widths.append(float(away.max()))
             away = torch.minimum(away, torch.cdist(y, y[chosen[-1:]])[:, 0])
-        widths[0] = max(widths[1:], default=1.0) or 1.0
+        widths[0] = max(widths[1:], default=1.0)
         self._place, self._mean, self._std = place, mean, std
         self._bends, self._widths = y[chosen], y.new_tensor(widths)
         self.ridge = np.r_[np.zeros(y.shape[1]), np.ones(len(chosen))]

@@ -122,6 +122,13 @@ def test_a_smooth_selection_is_its_own_gradient():
     np.testing.assert_allclose(found["selection"].value[:, 0], slope, atol=1e-7)
 
 
+def test_odd_coordinates_of_a_selection():
+    with pytest.raises(ValueError, match=r"coordinates must return a tensor of shape \(n, d\) .* got Tensor, shape \(12,\)"):
+        SmoothSelection(POINTS, lambda x: x[:, 0])
+    twice = SmoothSelection(np.tile(POINTS * [1, 1, 0], (2, 1)), lambda x: x)  # a column that is constant; copies
+    assert np.isfinite(twice.design(POINTS)).all()
+
+
 def test_a_maxwellian_cannot_tell_a_selection_from_a_pull():
     seen = Selected(Turning(maxwellian=True), by_radius)
     with pytest.warns(UserWarning, match="acceleration and selection cannot be told apart at 12 of 12 points"):
