@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +18,18 @@ from dfaccel.flows.maf import FlowSpec, Layout
 from dfaccel.systems.base import DistributionFunction
 
 _REACH = 0.5  # neighbourhood, in position coordinates, in which training stars are counted
-_CHUNK = 8192  # phase-space points evaluated at a time: what fits the cache
+_CHUNK = 4096  # phase-space points evaluated at a time: what fits the cache
+
+
+def in_threads(function: Callable[[Tensor], Any], chunks: tuple[Tensor, ...]) -> list:
+    """Apply a function to each chunk, a chunk a thread: more threads for one product of small matrices gain less."""
+    n = torch.get_num_threads()
+    if min(n, len(chunks)) == 1:
+        return [function(chunk) for chunk in chunks]
+    with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        parts = list(pool.map(function, chunks))
+    torch.set_num_threads(n)  # what the workers set is also what later threads begin with
+    return parts
 
 
 @dataclass(eq=False)
@@ -118,13 +130,12 @@ class FlowEnsemble(DistributionFunction):
     def _in_chunks(self, function: Callable[[Tensor], tuple[Tensor, ...]], w: np.ndarray) -> tuple[np.ndarray, ...]:
         """Apply a function to points ``w`` (n, 6), a copy for each member, a chunk at a time."""
         chunks = torch.from_numpy(check.phase_space(w)).to(self.theta.device).split(max(1, _CHUNK // self.n_flows))
-        parts = [function(chunk.expand(self.n_flows, -1, -1)) for chunk in chunks]
+        parts = in_threads(lambda chunk: function(chunk.expand(self.n_flows, -1, -1)), chunks)
         return tuple(torch.cat(part, dim=1).cpu().numpy() for part in zip(*parts, strict=True))
 
     def members_log_df(self, w: np.ndarray) -> np.ndarray:
         """Return ln f (n_flows, n) of each member at ``w`` (n, 6); see `log_df`."""
-        with torch.no_grad():
-            return self._in_chunks(lambda points: (self._log_df(points),), w)[0]
+        return self._in_chunks(torch.no_grad()(lambda points: (self._log_df(points),)), w)[0]
 
     def log_df(self, w: np.ndarray) -> np.ndarray:
         """Return ln f (n,) at ``w`` (n, 6), per unit length^3 velocity^3; -inf where f vanishes."""
@@ -151,8 +162,8 @@ class FlowEnsemble(DistributionFunction):
         else:
             w = np.stack([self.prior.member(k).sample(per_member, rng=rng) for k in range(self.n_flows)])
             z = ((self.coordinates.forward(torch.from_numpy(w))[0] - self.mean) / self.std).float().mT
-        with torch.no_grad():
-            y = torch.cat([self.layout.inverse(self._networks, c) for c in z.split(_CHUNK, dim=2)], dim=2).double()
+        inverse = torch.no_grad()(lambda chunk: self.layout.inverse(self._networks, chunk))
+        y = torch.cat(in_threads(inverse, z.split(_CHUNK, dim=2)), dim=2).double()
         y = y.transpose(1, 2).flatten(0, 1)
         y = y[torch.from_numpy(rng.permutation(len(y))[:n])]
         flips = self.coordinates.flips.double()
