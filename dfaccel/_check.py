@@ -61,6 +61,20 @@ def finite_rows(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
+def weights(values: np.ndarray, n: int) -> np.ndarray:
+    """Return n weights of mean one, or raise if one is negative or not finite, or if they spread over few stars."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one for each star; got {array.shape}")
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        raise ValueError(f"weights must be finite and not negative; {bad.sum()} are not, first at index {bad.argmax()}")
+    effective = array.sum() ** 2 / max((array**2).sum(), np.finfo(float).tiny)
+    if effective < MIN_STARS:
+        raise ValueError(f"weights must spread over {MIN_STARS} stars; their effective number is {effective:.0f}")
+    return array / array.mean()
+
+
 def training_stars(w: np.ndarray) -> None:
     """Raise if stars (n, 6) are too few or a column is constant; warn if more than 1 % of them are repeated."""
     if len(w) < MIN_STARS:

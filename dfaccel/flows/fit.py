@@ -46,12 +46,6 @@ class Prepared:
         raw, log_jacobian = self.coordinates.forward(torch.from_numpy(w))
         return replace(self, raw=raw, log_jacobian=log_jacobian)
 
-    def split(self, held_out: float, seed: int, rates: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Split ``y`` at random into the stars to train on, with their ``rates`` beside, and the share ``held_out``."""
-        order, n = np.random.default_rng(seed).permutation(len(self.y)), max(1, round(held_out * len(self.y)))
-        table = self.y if rates is None else torch.cat([self.y, rates], dim=1)
-        return table[order[n:]], self.y[order[:n]]
-
     def offset(self, part: slice = slice(None)) -> float:
         """Return what to add to the mean loss of some of the stars for their cross-entropy in the user's units."""
         return float(self.std.log().sum() - self.log_jacobian[part].mean())
@@ -72,8 +66,8 @@ def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_
 def fit(
     stars: np.ndarray, *, n_flows: int = 1, spec: FlowSpec | None = None, config: TrainConfig | None = None,
     coordinates: str | CoordinateMap = "radial", time_reversal: bool = False, prior: FlowEnsemble | None = None,
-    equilibrium: float = 0.0, selection: bool = False, rng: np.random.Generator | int,
-    checkpoint: str | Path | None = None, device: str = "auto",
+    weights: np.ndarray | None = None, equilibrium: float = 0.0, selection: bool = False,
+    rng: np.random.Generator | int, checkpoint: str | Path | None = None, device: str = "auto",
 ) -> FlowEnsemble:
     """Learn the distribution function of stars with an ensemble of flows, all trained at once.
 
@@ -92,6 +86,9 @@ def fit(
         Coordinates to learn in: the first two impose their symmetry exactly. And whether to impose f(x, v) = f(x, -v).
     prior : FlowEnsemble, optional
         Ensemble of as many members to start from, for example with a symmetry that is likely but must not be imposed.
+    weights : ndarray, shape (n,), optional
+        For how much each star counts: its mass, or one over the known share of stars that are seen at its place. Every
+        pass draws stars in proportion. The metadata state the effective number of stars, (sum w)^2 / sum w^2.
     equilibrium : float
         Weight in the loss of the mean squared misfit of the Boltzmann equation, at all stars in one field of force,
         which is found with f (0.1 is a good one; 0 leaves it out). It needs coordinates that impose a symmetry.
@@ -131,6 +128,8 @@ def fit(
     if prior is not None and (coordinates.features < 6 or prior.n_flows != n_flows):
         raise ValueError(f"a prior needs as many members as are trained, and coordinates without symmetry; it has "
                          f"{prior.n_flows} for {n_flows}, and coordinates is {coordinates.name!r}")
+    if weights is not None:
+        weights = check.weights(weights, len(w))
     if selection and not equilibrium:
         raise ValueError("selection needs an equilibrium, for example 0.1; without it the training knows no equation")
     some = torch.from_numpy(np.random.default_rng(seeds["data"]).permutation(len(w))[:_N_REFERENCE])
@@ -141,17 +140,22 @@ def fit(
     if equilibrium:
         equation = Equilibrium(equilibrium, coordinates, ready.mean, ready.std, torch.from_numpy(w), selection)
         rates, flips = equation.rates, torch.cat([flips, equation.flips], dim=1)
-    parts = [part.to(device) for part in (*ready.split(config.held_out, seeds["data"], rates), flips)]
-    run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density, equation)
+    order, n = np.random.default_rng(seeds["data"]).permutation(len(w)), max(1, round(config.held_out * len(w)))
+    table = ready.y if rates is None else torch.cat([ready.y, rates], dim=1)
+    parts = [part.to(device) for part in (table[order[n:]], ready.y[order[:n]], flips)]
+    shares = None if weights is None else (weights[order[n:]], weights[order[:n]])
+    run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density, equation, shares)
     kind = f"training with equilibrium {equilibrium}" if equilibrium else "training"
     identity = {
-        "kind": kind + " and selection" * selection, "spec": asdict(spec), "stars": checksum(w),
+        "kind": kind + " and selection" * selection, "spec": asdict(spec),
+        "stars": checksum(w if weights is None else np.column_stack([w, weights])),
         "coordinates": coordinates.to_dict(), "config": asdict(config), "n_flows": n_flows, "seeds": seeds,
         **({} if prior is None else {"prior": checksum(prior.theta)}),
     }
     train(run, None if checkpoint is None else Path(checkpoint).expanduser() / "checkpoint.safetensors", identity)
     metadata = {
-        "n_stars": len(w), "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
+        "n_stars": len(w), "n_effective": len(w) if weights is None else len(w) / float((weights**2).mean()),
+        "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
         "equilibrium": equilibrium, "selection": selection, "held_out_loss": run.progress["best"],
         "history": run.progress["history"], "seconds": round(run.progress["seconds"], 1), "device": device,
         "threads": torch.get_num_threads(),

@@ -90,15 +90,18 @@ class Run:
     def __init__(
         self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict,
         labels: Sequence[int], density: Callable[[list, Tensor], Tensor] | None = None,
-        equilibrium: Equilibrium | None = None,
+        equilibrium: Equilibrium | None = None, weights: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         # stars and held_out (n, features) are standardized; with a density of their own, flows start as the identity;
         # the labels number the members, each of which has streams of randomness of its own;
-        # with an equilibrium the stars have its rates as further columns, and the flips their signs
+        # with an equilibrium the stars have its rates as further columns, and the flips their signs;
+        # weights are those of the stars and of those held out
         self.equilibrium = equilibrium
         self.layout, self.config, self.flips, self.seeds, self.labels = layout, config, flips, seeds, tuple(labels)
         self.density, self.whole = density or layout.log_prob, density is not None
         self.held, self.y = held_out.T.contiguous(), stars.T.contiguous()
+        self.weights, judges = weights or (None, np.ones(len(held_out)))
+        self.shares = torch.from_numpy(judges / judges.mean()).to(stars.device)
         self.n = self.y.shape[1]
         self.n_steps = self.n // config.batch_size
         if not self.n_steps:
@@ -118,10 +121,20 @@ class Run:
 
     def _draws(self, stream: str, kind: str, members: Sequence[int], *key: int) -> np.ndarray:
         """Return integers (members, n), each row from a generator of its own: bootstrap draws, batch order or flips."""
-        rngs = (np.random.default_rng([self.seeds[stream], self.labels[member], *key]) for member in members)
-        high = self.n if kind == "bootstrap" else len(self.flips)
-        rows = [rng.permutation(self.n) if kind == "order" else rng.integers(high, size=self.n) for rng in rngs]
+        rngs = [np.random.default_rng([self.seeds[stream], self.labels[member], *key]) for member in members]
+        if kind == "order":
+            stars = map(self._in_proportion, members, rngs)
+            rows = [rng.permutation(each) for rng, each in zip(rngs, stars, strict=True)]
+        else:
+            rows = [rng.integers(self.n if kind == "bootstrap" else len(self.flips), size=self.n) for rng in rngs]
         return np.stack(rows).astype(np.int32)
+
+    def _in_proportion(self, member: int, rng: np.random.Generator) -> np.ndarray | int:
+        """Return the stars of a pass, each as often as its weight asks, up or down by chance; or n if all are alike."""
+        if self.weights is None:
+            return self.n
+        total = np.cumsum(self.weights if self.stars is None else self.weights[self.stars[member]])
+        return np.searchsorted(total, (np.arange(self.n) + rng.random()) / self.n * total[-1], side="right")
 
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
         """Yield the batches (members, features, batch_size) of an epoch from step ``start`` on."""
@@ -162,7 +175,7 @@ class Run:
         with torch.no_grad():
             networks = self._networks()
             parts = [self.density(networks, h.expand(len(members), -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
-        values = (-torch.cat(parts, dim=1).double().mean(1)).tolist()
+        values = (-(torch.cat(parts, dim=1).double() * self.shares).mean(1)).tolist()
         last = (progress["history"] or [dict.fromkeys(("train", "held_out"), [math.nan] * len(self.theta))])[-1]
         losses = {name: list(loss) for name, loss in last.items()}  # of a member that has stopped they stay
         for member, value in zip(members, values, strict=True):

@@ -29,8 +29,8 @@ _by = sparse.diags_array
 
 
 def jeans(
-    w: np.ndarray, points: np.ndarray, *, coordinates: str = "spherical", n_bootstrap: int = 20,
-    rng: np.random.Generator | int = 0,
+    w: np.ndarray, points: np.ndarray, *, coordinates: str = "spherical",
+    weights: np.ndarray | None = None, n_bootstrap: int = 20, rng: np.random.Generator | int = 0,
 ) -> Accelerations:
     r"""Recover the acceleration at points from the moments of stars in equilibrium, without a distribution function.
 
@@ -45,6 +45,8 @@ def jeans(
         circular speed continues as a power of r between r^-1 and r^2.
     coordinates : str
         Symmetry: "spherical" with any anisotropy, or "axisymmetric" about z and mirrored at z = 0.
+    weights : ndarray, shape (n,), optional
+        For how much each star counts: its mass, or one over the known share of stars that are seen at its place.
     n_bootstrap, rng : int, Generator or int
         Bootstrap replicates, the ``members`` of the result, or 0, and the random generator for them, or its seed. Each
         replicate also draws an error of smoothing. ``condition`` is 1 and ``residual`` NaN: neither is defined here.
@@ -67,7 +69,8 @@ def jeans(
     draws = 0 if n_bootstrap == 0 else check.count(n_bootstrap, "n_bootstrap")
     if len(w) < check.MIN_STARS:
         raise ValueError(f"w must have at least {check.MIN_STARS} stars for its moments; got {len(w)}")
-    system = _Jeans(w[:, :3], w[:, 3:], coordinates == "axisymmetric", *_GRID[coordinates])
+    weights = np.ones(len(w)) if weights is None else check.weights(weights, len(w))
+    system = _Jeans(w[:, :3], w[:, 3:], weights, coordinates == "axisymmetric", *_GRID[coordinates])
     try:
         coefficients = system.solve(draws, np.random.default_rng(rng))
     except np.linalg.LinAlgError:
@@ -121,7 +124,9 @@ class _Jeans:
     Q = exp(eta(u)). Without chi(u, t) it has a potential, the integral of Q plus Q psi(u, t).
     """
 
-    def __init__(self, x: np.ndarray, v: np.ndarray, axial: bool, n_u: int, n_t: int, n_psi: int, n_a: int) -> None:
+    def __init__(
+        self, x: np.ndarray, v: np.ndarray, weights: np.ndarray, axial: bool, n_u: int, n_t: int, n_psi: int, n_a: int
+    ) -> None:
         self.axial, self.line = axial, np.zeros(2)
         (across, up), u, cosine = self.split(x)
         self.lo, self.hi = lo, hi = np.sort(u)[[_EDGE, -_EDGE - 1]]
@@ -140,7 +145,7 @@ class _Jeans:
         self.line = np.polyfit(u, np.log(cosine), 1) if axial else self.line
         v_R, v_z = ((v * axis[kept]).sum(1) for axis in (across, up))
         moments = [v_R**2, v_R * v_z, v_z**2, (v**2).sum(1) - v_R**2 - v_z**2]
-        self.moments = [np.ones(len(u)), *moments[:: 1 if axial else 3]]
+        self.moments = [weights[kept] * moment for moment in (np.ones(len(u)), *moments[:: 1 if axial else 3])]
         t = self.height(u, cosine)[0]
         self.cell = ((u - lo) / (hi - lo) * n_u).astype(int) * n_t + (t * n_t).astype(int).clip(0, n_t - 1)
         grid = (np.indices((n_u, n_t)).reshape(2, -1) + 0.5) / [[n_u], [n_t]]
@@ -148,16 +153,16 @@ class _Jeans:
         _, e, whole = self.height(u, 0 * t)
         *_, X, T, _ = self.grid = self.model(u, e * np.sinh(t * whole))
         products = np.array([[np.bincount(self.cell, a * b, n_u * n_t) for b in self.moments] for a in self.moments])
-        self.sums, n = products[0], products[0, 0]
+        self.sums = np.array([np.bincount(self.cell, a, n_u * n_t) for a in self.moments])
         # products of moments are smoothed: a bin with few or slow stars by chance would have too much weight
         width = 0, 0, 0.25 * n_u / (hi - lo), 0.1 * n_t * axial
         smooth = gaussian_filter(products.reshape(*products.shape[:2], n_u, n_t), width, mode="nearest", truncate=3)
-        share = n / np.maximum(smooth[0, 0].ravel(), _TINY)
+        share = products[0, 0] / np.maximum(smooth[0, 0].ravel(), _TINY)
         self.products = sparse.block_array([[_by(share * part.ravel()) for part in row] for row in smooth]).tocsr()
         # fields (R B, 0) and (0, z B), and the factor of each moment in their equations
         in_u = [_spline(u, np.linspace(lo, hi, n_psi), d, 3)[:, 1:-1] for d in (0, 1)]
         B, slopes = _products(in_u, [_even(t, d, 3)[:, : None if axial else 1] for d in (0, 1)], X, T)
-        some = np.flatnonzero(B.T @ n > _FEW * B.max(axis=0).toarray().ravel())
+        some = np.flatnonzero(B.T @ self.sums[0] > _FEW * B.max(axis=0).toarray().ravel())
         B = B[:, some]
         (RR, Rz), (zR, zz) = ([_by(x) @ slope[:, some] for slope in slopes] for x in X)
         pairs = [(_by(X[0]) @ B, 0 * B), (0 * B, _by(X[1]) @ B), (B + RR, 0 * B), (Rz, zR), (0 * B, B + zz), (B, 0 * B)]

@@ -26,6 +26,7 @@ VARIANTS = {
     "flips": {"coordinates": "axisymmetric", "time_reversal": True},
     "sphere-bootstrap": {"coordinates": "spherical", **BOOTSTRAP},
     "equilibrium": {"coordinates": "axisymmetric", "time_reversal": True, "equilibrium": 0.1},
+    "weights": {"weights": 1 + np.arange(1200) / 1200, **BOOTSTRAP},
 }
 
 
@@ -217,6 +218,22 @@ def test_an_epoch_shows_each_star_once(few_stars):
     for member in seen:
         assert torch.equal(member.T.sort(dim=0).values, state.y.T.sort(dim=0).values)
     assert torch.equal(torch.cat(list(state.batches(0, 4)), dim=2), seen[:, :, 4 * 114 :])
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_a_pass_shows_each_star_as_often_as_its_weight_asks(few_stars, bootstrap):
+    """Its share of n, up or down to a whole number; the mean of 100 passes within 5 sigma of a half each."""
+    weights = np.r_[np.zeros(300), np.geomspace(0.1, 10, 840)]
+    state = run(few_stars, bootstrap=bootstrap)
+    state.weights = weights
+    drawn = np.stack([state._draws("batches", "order", [1], epoch)[0] for epoch in range(100)])
+    held = weights if not bootstrap else weights[state.stars[1]]
+    wanted = 1140 * held / held.sum()
+    counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=1140)
+    assert (np.abs(counts - wanted) < 1).all()
+    assert not counts[:, held == 0].any()
+    assert (np.abs(counts.mean(0) - wanted) <= 5 * 0.5 / 10).all()
+    assert (counts != counts[0]).any()  # negative control: passes differ
 
 
 def test_bootstrap_draws_with_replacement_and_flips_are_shown_equally_often(few_stars):

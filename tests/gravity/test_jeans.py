@@ -29,6 +29,25 @@ def test_accelerations_are_those_of_the_system(system, n, coordinates, squash, m
     assert relative(system, n, 11, coordinates, places, squash, n_bootstrap=0) < most
 
 
+@pytest.mark.parametrize(("coordinates", "most"), [("spherical", 0.014), ("axisymmetric", 0.026)])
+def test_weights_undo_a_known_selection(coordinates, most, places):
+    """A share 1 / (1 + r) of the stars is seen; limits are twice the largest median error of six other data sets."""
+    galaxy, x = da.Hernquist(), places(60, 1.0, 7)
+    stars = galaxy.sample(300_000, rng=7)
+    r = np.linalg.norm(stars[:, :3], axis=1)
+    kept = np.random.default_rng(5).random(len(r)) < 1 / (1 + r)
+    errors = {}
+    for name, weights in {"known": 1 + r[kept], "forgotten": None, "scaled": 3 + 3 * r[kept]}.items():
+        result = da.jeans(stars[kept], x, coordinates=coordinates, weights=weights)
+        errors[name] = np.median(result.error(galaxy.acceleration(x)))
+    assert errors["known"] < most
+    assert errors["scaled"] == pytest.approx(errors["known"], rel=1e-9)
+    assert errors["forgotten"] > 0.1  # negative control
+    bar = np.sqrt(np.trace(result.covariance, axis1=1, axis2=2))
+    truth = np.linalg.norm(result.value - galaxy.acceleration(x), axis=1)
+    assert 0.3 < np.median(truth) / np.median(bar) < 3  # the errors know of the weights, too
+
+
 def test_a_false_symmetry_gives_a_large_error(places):
     assert relative(da.Hernquist(), 20_000, 12, "spherical", places, SQUASH, n_bootstrap=0) > 0.15
 
