@@ -18,6 +18,7 @@ _CHUNK = 400_000  # equations set up at a time
 HUBER = 1.345  # keeps 95 % of the efficiency on Gaussian errors
 _ITERATIONS = 10  # of the weights; the solution then moves by less than the noise of the velocities
 _CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
+_STEEP = 1e6  # |grad_v ln f| times the typical speed at which a number is no slope, but an overflow
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def accelerations(
             if out.shape != w.shape[:1] or out.dtype != bool:
                 raise ValueError(f"leave_out must return bool, shape {w.shape[:1]}; got {out.dtype}, shape {out.shape}")
             log_f[:, out.reshape(v.shape[:2])] = -np.inf
-        score, outside = usable(log_f, score)
+        score, outside = usable(log_f, score, v)
         streaming = (v * score[..., :3]).sum(-1)
         value, _, left = regress(score[..., 3:], -streaming, outside, huber)
         before = (streaming**2).mean(-1)
@@ -162,10 +163,11 @@ def with_mixture(df: DistributionFunction, v: np.ndarray, w: np.ndarray) -> tupl
     return log_f, np.concatenate([mixture[None], score]).reshape(*shape, 6)
 
 
-def usable(log_f: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores with zeros where there is no equation, and where that is (..., m, V)."""
-    # where an exact distribution function vanishes, beyond the escape speed, or where a flow overflows
-    outside = ~(np.isfinite(log_f) & np.isfinite(score).all(-1))
+def usable(log_f: np.ndarray, score: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores at velocities (m, V, 3), zero where there is no equation, and where that is (..., m, V)."""
+    # where an exact distribution function vanishes, beyond the escape speed, or where a flow overflows, or nearly so
+    speed = np.median(np.abs(v), axis=(-2, -1))[:, None]
+    outside = ~(np.isfinite(log_f) & np.isfinite(score).all(-1) & (np.abs(score[..., 3:]).max(-1) * speed < _STEEP))
     return np.where(outside[..., None], 0.0, score), outside
 
 

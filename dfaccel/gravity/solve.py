@@ -47,7 +47,7 @@ class Equations:
         parts = []
         for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
             log_f, score = with_mixture(df, v, w)
-            score, outside = usable(log_f, score)
+            score, outside = usable(log_f, score, v)
             x = w.reshape(*v.shape[:2], 6)[:, :1, :3]
             columns = [u.columns(x, v, score) for u in unknowns]
             # a column that is no score, such as a velocity, has no equation there either

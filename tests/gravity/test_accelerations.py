@@ -241,6 +241,32 @@ def test_a_flow_that_was_hardly_trained_still_answers(ensemble, bound_velocities
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+class Spiked(da.DistributionFunction):
+    """A Plummer sphere whose gradient by velocity overflows, nearly, at every 97th point."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def sample(self, n, *, rng):
+        return PLUMMER.sample(n, rng=rng)
+
+    def log_df(self, w):
+        return PLUMMER.log_df(w)
+
+    def members_score(self, w):
+        log_f, score = PLUMMER.members_score(w)
+        score[:, ::97, 3:] = self.size
+        return log_f, score
+
+
+def test_where_a_flow_nearly_overflows_there_is_no_equation(places):
+    points = places(8)
+    found = da.accelerations(Spiked(1e13), points, n_velocities=200, huber=None)
+    np.testing.assert_allclose(found.value, PLUMMER.acceleration(points), rtol=1e-8, atol=1e-12)
+    kept = da.accelerations(Spiked(1e3), points, n_velocities=200, huber=None)  # negative control
+    assert np.median(kept.error(PLUMMER.acceleration(points))) > 0.1
+
+
 def test_the_seed_decides(places):
     points, seeds = places(3), (1, 1, np.random.default_rng(1), 2)
     one, *same, other = (da.accelerations(PLUMMER, points, n_velocities=50, rng=rng).condition for rng in seeds)
