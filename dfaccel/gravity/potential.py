@@ -19,7 +19,7 @@ from dfaccel.axes import lattice
 from dfaccel.gravity.accelerations import HUBER
 from dfaccel.gravity.solve import Equations, together
 from dfaccel.gravity.unknowns import Acceleration, Estimate, Unknown, estimates, ridges
-from dfaccel.gravity.velocities import N_LENDERS
+from dfaccel.gravity.velocities import N_LENDERS, warn_of
 from dfaccel.systems.base import DistributionFunction, real
 from dfaccel.systems.disc import disc_acceleration, disc_density, disc_potential
 
@@ -31,6 +31,7 @@ _ANYWHERE = 500  # atoms that are not at the centre
 _ZOOMS, _STEP = 6, 0.3  # times that the sizes of the atoms in use are refined, and the first step of their logarithms
 _LEAST, _MOST = 1e-4, 60  # share in the pull somewhere that an atom must have to be kept; atoms that are refined
 _ROUNDS = 5  # of the weights of the places
+_GUESS = 2.0  # times the radius of the outermost place beyond which there is a warning
 _PRICE = 3.6  # standard deviations of noise that an atom off the centre must be worth: sqrt(2 ln J)
 
 
@@ -49,7 +50,8 @@ class Potential:
     members : tuple of Potential
         The potential of each member of the ensemble alone: their scatter is the error of anything computed from it.
     places : ndarray, shape (m, 3)
-        Where accelerations were solved for. Beyond them the potential is a guess.
+        Where accelerations were solved for. Farther out than twice the last of them the potential is a guess, and a
+        warning says so.
     G : float
         Gravitational constant in the units of the stars.
     besides : dict of Estimate
@@ -72,8 +74,12 @@ class Potential:
     besides: dict[str, Estimate] = field(default_factory=dict)
 
     def _away(self, x: np.ndarray) -> np.ndarray:
-        """Return positions (..., J, 3) relative to each atom."""
-        return real(x, "x", 3)[..., None, :] - self.centres
+        """Return positions (..., J, 3) relative to each atom; warn of those where the potential is a guess."""
+        x, most = real(x, "x", 3), _GUESS * np.linalg.norm(self.places, axis=1).max(initial=0)
+        if most:
+            sentence = "are more than twice as far out as any place that was solved for; the potential is a guess there"
+            warn_of(np.atleast_1d(np.linalg.norm(x, axis=-1) > most).ravel(), sentence)
+        return x[..., None, :] - self.centres
 
     def potential(self, x: np.ndarray) -> np.ndarray:
         """Return the potential (...), zero at infinity."""

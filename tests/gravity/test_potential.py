@@ -1,6 +1,7 @@
 """One potential behind all accelerations: consistent with itself, galpy and gala, and with the truth if f is exact."""
 
 import builtins
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -155,6 +156,17 @@ def test_repeats_with_the_seed_and_atoms_off_the_centre_must_be_worth_their_pric
     same, wrong = (field.acceleration(x) - phi.acceleration(x) for field in (free, da.Hernquist()))
     assert np.linalg.norm(same, axis=1).max() < limit
     assert np.linalg.norm(wrong, axis=1).max() > limit  # negative control: another galaxy
+
+
+def test_far_outside_the_potential_is_a_guess_and_says_so():
+    phi = da.potential(da.Plummer(), n_places=100, n_velocities=50)
+    outermost = np.linalg.norm(phi.places, axis=1).max()
+    for method in (phi.potential, phi.acceleration, phi.density):
+        with pytest.warns(UserWarning, match="1 of 2 points are more than twice as far out as any place.*at index 1"):
+            method([[1.0, 0, 0], [0, 2.1 * outermost, 0]])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            method([[1.0, 0, 0], [0, 1.9 * outermost, 0]])
 
 
 def test_an_outward_pull_has_no_mass():
