@@ -9,7 +9,7 @@ radii: hardly any star is seen beyond. Methods:
 
     forgotten   S is taken for 1, place by place (`dfaccel.accelerations`)
     jeans       the same, by moments of the seen stars; of a disc axisymmetric ones
-    weighted    the same, of as many stars drawn from these with weights 1 / S, the true one (that of the lane alone)
+    weighted    the same, each star with the weight 1 / S, the true one (that of the lane alone)
     known       the true S is divided out of the learned f, place by place
     apart       an acceleration and a gradient of ln S, place by place (`dfaccel.solve`)
     field       S is taken for 1, one potential for all places (`dfaccel.potential`)
@@ -107,17 +107,15 @@ def measure(case: str, number: int) -> list[dict]:
         models["free"] = da.fit(stars, prior=model, rng=[17, number, 1], checkpoint=folder / "free", **options)
     options = {"n_velocities": N_VELOCITIES, "rng": number, "warn": False}
     near = stars[np.linalg.norm(stars[:, :3], axis=1) < SEEN[flat][1]]  # beyond, a few stars would count for all
-    weight = np.exp(-log_share(near[:, :3]))
-    weighted = np.random.default_rng([19, number]).choice(near, len(near), p=weight / weight.sum())
 
-    def moments(w: np.ndarray) -> np.ndarray:
+    def moments(w: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         coordinates = "axisymmetric" if flat else "spherical"
-        return da.jeans(w, points, coordinates=coordinates, n_bootstrap=0, rng=1).value
+        return da.jeans(w, points, coordinates=coordinates, weights=weights, n_bootstrap=0, rng=1).value
 
     values = {
         "forgotten": da.accelerations(model, points, **options).value,
         "jeans": moments(stars),
-        "weighted": moments(weighted),
+        "weighted": moments(near, np.exp(-log_share(near[:, :3]))),
         "known": da.accelerations(Whole(model, log_share), points, **options).value,
         "apart": da.solve(model, points, [Acceleration(), Selection()], **options)["acceleration"].value,
     }
