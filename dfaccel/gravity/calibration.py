@@ -184,23 +184,26 @@ def redraw(model: FlowEnsemble, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def fit_calibrated(
-    stars: np.ndarray, points: np.ndarray, *, n_repeats: int = 4, n_velocities: int = 1000,
-    rng: np.random.Generator | int, checkpoint: str | Path | None = None, **options: object,
+    stars: np.ndarray, points: np.ndarray, *, weights: np.ndarray | None = None, n_repeats: int = 4,
+    n_velocities: int = 1000, rng: np.random.Generator | int, checkpoint: str | Path | None = None, **options: object,
 ) -> FlowEnsemble:
-    """Fit an ensemble (with ``options`` of `fit`), calibrate it, and put the calibration in its metadata."""
+    """Fit an ensemble (with ``options`` of `fit`), calibrate it, and put the calibration in its metadata.
+
+    Stars with weights are calibrated by their effective number of stars that are drawn from the model.
+    """
     points = check.points(points)
     check.count(n_repeats, "n_repeats")
     learn, judge = np.random.default_rng(rng).spawn(2)
     numbers = count()
 
-    def refit(w: np.ndarray, rng: np.random.Generator) -> FlowEnsemble:
+    def refit(w: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None = None) -> FlowEnsemble:
         number = next(numbers)  # a folder of its own for every fit: a run that is killed goes on from there
         folder = None if checkpoint is None else Path(checkpoint) / (f"repeat_{number}" if number else "")
-        return fit(w, rng=rng, checkpoint=folder, **options)
+        return fit(w, rng=rng, weights=weights, checkpoint=folder, **options)
 
-    model, started = refit(stars, learn), time.perf_counter()
-    calibration = calibrate(model, refit, points, n_stars=len(stars), n_repeats=n_repeats, n_velocities=n_velocities,
-                            rng=judge)
+    model, started = refit(stars, learn, weights), time.perf_counter()
+    calibration = calibrate(model, refit, points, n_stars=round(model.metadata["n_effective"]), n_repeats=n_repeats,
+                            n_velocities=n_velocities, rng=judge)
     model.metadata |= {
         "n_repeats": n_repeats,
         "calibration_seconds": round(time.perf_counter() - started, 1),

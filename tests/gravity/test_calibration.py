@@ -169,6 +169,16 @@ def test_bad_input():
 
 
 @pytest.mark.slow
+def test_weighted_stars_are_judged_by_their_effective_number(monkeypatch):
+    stars, drawn = da.Plummer().sample(3000, rng=0), []
+    monkeypatch.setattr("dfaccel.gravity.calibration.redraw", lambda model, n, rng: drawn.append(n) or stars[:n])
+    weights = np.repeat([0.0, 1.0, 3.0], 1000)
+    model = fit_calibrated(stars, np.eye(3), weights=weights, n_repeats=2, n_velocities=50, rng=7, **RECIPE)
+    assert drawn == [1600, 1600]  # 4000^2 / 10,000
+    by_hand = da.fit(stars, weights=weights, rng=np.random.default_rng(7).spawn(2)[0], **RECIPE)
+    assert (model.theta == by_hand.theta).all()
+
+
 def test_fit_calibrated_is_a_fit_and_its_calibration(tmp_path, monkeypatch):
     stars, points = da.Plummer().sample(3000, rng=0), np.eye(3)
     once = {"n_repeats": 2, "n_velocities": 100, "rng": 7, "checkpoint": tmp_path, **RECIPE}
