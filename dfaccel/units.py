@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dfaccel import _check as check
+
 if TYPE_CHECKING:
     from astropy.units import Quantity
 
@@ -31,11 +33,11 @@ class Frame:
 
     def places(self, x: np.ndarray) -> Quantity:
         """Return where plain positions (m, 3) of the frame are, in the coordinates of the observer."""
-        return np.asarray(x) * self.length + self.centre
+        return check.numbers(x, "x") * self.length + self.centre
 
     def accelerations(self, a: np.ndarray) -> Quantity:
         """Return plain accelerations, of any shape, as quantities; the frame itself is taken not to accelerate."""
-        return np.asarray(a) * self.acceleration
+        return check.numbers(a, "a") * self.acceleration
 
     def to_dict(self) -> dict:
         """Return the frame as plain values and the names of their units."""
