@@ -38,17 +38,16 @@ def count(n: int, name: str) -> int:
 
 def numbers(value: object, name: str) -> np.ndarray:
     """Return plain numbers as a float64 array, or raise if units, names of columns or a mask would be lost."""
-    unit, kind = getattr(value, "unit", None), type(value).__name__
-    if str(unit or ""):
-        raise TypeError(f"{name} must be plain numbers; got a {kind} in {unit}; divide it by your unit, or read it with "
-                        "dfaccel.snapshot.take")
-    if hasattr(value, "columns") or getattr(getattr(value, "dtype", None), "names", None):
-        raise TypeError(f"{name} must be an array of plain numbers; got a {kind} with named columns; stack those that "
-                        "you mean, or read it with dfaccel.snapshot.take")
+    kind, unit = type(value).__name__, str(getattr(value, "unit", None) or "")
+    named = hasattr(value, "columns") or getattr(getattr(value, "dtype", None), "names", None)
+    if unit or named:
+        what = f"{kind} in {unit}" if unit else f"{kind} of columns"
+        raise TypeError(f"{name} must be an array of plain numbers; got a {what}; divide by a unit, stack columns, or "
+                        "read a table with dfaccel.snapshot.take")
     mask = getattr(value, "mask", False)
     if np.any(mask):
         rows = np.unique(np.nonzero(np.atleast_1d(mask))[0])
-        raise ValueError(f"{name} has masked values in {len(rows)} rows, first at index {rows[0]}; leave these rows out")
+        raise ValueError(f"{name} has masked values in {len(rows)} rows, first at index {rows[0]}; leave them out")
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
     return np.asarray(getattr(value, "unmasked", value), dtype=np.float64)
