@@ -51,7 +51,7 @@ def mapping(given: Mapping | str | None, name: str) -> dict[str, str]:
 
 def meaning(column: str) -> str | None:
     """Return which of the six a column means by its name, such as X, v_x [km/s], pos[0] or stars/velocity/x."""
-    for text in (column, column.rpartition("/")[2]):
+    for text in (column.split("/", k)[-1] for k in range(1 + column.count("/"))):
         word, index = re.sub(r"[\[(].*|[^a-z]", "", text.lower()), re.search(r"\[([012])\]$", text)
         for first, array, one in (("", f"x|r|xyz|{_POSITION}", f"({_POSITION})?([xyz])"),
                                   ("v", f"vxyz|{_VELOCITY}", f"({_VELOCITY})([xyz])")):
@@ -103,7 +103,7 @@ def unit_in(table: Table, key: str, wanted: str, stated: str | None) -> UnitBase
         example += f"' or, with scale factor and little h ({', '.join(known) or 'to be given'}), 'kpc a/h, km sqrt(a)/s"
     refuse(unit is None and own is None, f"column {wanted!r} has {what} in the file; give it with units, such as "
            f"'{example}'")
-    unit, both = own if unit is None else unit, unit is not None and own is not None
+    unit, both = own if unit is None else unit, unit is not None and str(own or "")
     refuse(isinstance(unit, function.FunctionUnitBase), f"column {wanted!r} is in {unit}, a logarithm; turn it into "
            "a plain number with a unit")
     refuse(both and without_cosmology(unit)[0] != without_cosmology(own)[0], f"column {wanted!r} is in {own} according "

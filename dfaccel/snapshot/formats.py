@@ -17,6 +17,7 @@ from dfaccel.snapshot.text import read_text
 
 _OTHERS = {b"<!DOCTYPE": "a page of HTML", b"<HTML": "a page of HTML", b"#ASDF": "an ASDF file", b"%PDF": "a PDF",
            b"VERSION HTTPS://GIT-LFS": "a pointer of Git LFS, to be replaced by the file with 'git lfs pull'",
+           b"\x1f\x8b": "compressed and damaged",
            b"{": "JSON", b"[": "JSON", b"\x80": "a pickle, which may run code and is not read",
            b"\x00\x01\x00\x00": "a binary Gadget snapshot", b"\x08\x00\x00\x00HEAD": "a binary Gadget snapshot"}
 _KNOWN = "write the stars as FITS, ECSV, HDF5, VOTable, Parquet, CSV or npz"
@@ -86,10 +87,11 @@ def _even(part: str, columns: Mapping[str, Any], **known: float | None) -> Table
     """Return a table of one number a row: vectors taken apart, and what has another length left out."""
     arrays = {}
     for name, column in columns.items():
-        if isinstance(column, np.ndarray) and column.dtype.kind == "O" and len(column) and np.ndim(column[0]):
-            column = np.stack([[np.nan] * len(column[0]) if row is None else row for row in column])
+        if isinstance(column, np.ndarray) and column.dtype.kind == "O":
+            width = next((len(row) for row in column if np.ndim(row)), 0)
+            column = np.stack([[np.nan] * width if row is None else row for row in column]) if width else column
         if np.ndim(column) > 1 and len(column) == 1:  # one row that holds whole columns
-            column = column[0]
+            column = column.reshape(column.shape[1:])
         if np.ndim(column) == 2 and len(column) <= 6 < column.shape[1]:  # components first
             column = column.T
         if np.ndim(column) == 2 and column.shape[1] <= 6:
