@@ -122,7 +122,7 @@ def _votable(source: IO, particles: str) -> Table:
 def _arrow(source: IO, particles: str) -> Table:
     from pyarrow import feather, parquet
 
-    stored = (feather if source.read(4) == b"ARRO" else parquet).read_table(source).flatten()
+    stored = (parquet if source.read(4) == b"PAR1" else feather).read_table(source).flatten()
     columns = {name: stored[name].to_numpy() for name in stored.column_names}
     for name in [name for name in columns if f"{name}.mask" in columns]:  # as astropy stores a mask
         columns[name] = np.ma.array(columns[name], mask=columns.pop(f"{name}.mask"))

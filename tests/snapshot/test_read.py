@@ -211,7 +211,7 @@ def test_what_files_may_hide(tmp_path, monkeypatch):
         read(tmp_path / "two.hdf5")
     assert read(tmp_path / "two.hdf5", particles="dark").taken.startswith("HDF5 dark; x, y, z from x, y, z in kpc; ")
     np.savez(tmp_path / "pickled.npz", x=np.array([object()] * 10))
-    with pytest.raises(SnapshotError, match=r"pickled\.npz cannot be read as NPZ"):
+    with pytest.raises(SnapshotError, match=r"pickled\.npz cannot be read as npz"):
         read(tmp_path / "pickled.npz")
     made.write(tmp_path / "a.csv", format="ascii.csv")
     (tmp_path / "excel.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.csv").read_bytes())
