@@ -106,8 +106,11 @@ def unit_in(table: Table, key: str, wanted: str, stated: str | None) -> UnitBase
     unit, both = own if unit is None else unit, unit is not None and str(own or "")
     refuse(isinstance(unit, function.FunctionUnitBase), f"column {wanted!r} is in {unit}, a logarithm; turn it into "
            "a plain number with a unit")
-    refuse(both and without_cosmology(unit)[0] != without_cosmology(own)[0], f"column {wanted!r} is in {own} according "
-           f"to the file and in {stated} according to units; leave that out")
+    if both:  # units may add a scale factor or little h that the file leaves out, and nothing else
+        (bare, *powers), (own_bare, *own_powers) = without_cosmology(unit), without_cosmology(own)
+        wrong = bare != own_bare or any(p not in (0, q) for p, q in zip(own_powers, powers, strict=True))
+        refuse(wrong, f"column {wanted!r} is in {own} according to the file and in {stated} according to units; leave "
+               "that out")
     return unit
 
 

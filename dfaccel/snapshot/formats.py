@@ -52,16 +52,12 @@ def table_from(path: Path, particles: str) -> Table:
 
 def _member(file: IO) -> IO:
     """Return a file, or the only member of a zip archive that does not hold arrays of NumPy."""
-    if not zipfile.is_zipfile(file):
-        file.seek(0)
+    names = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
+    file.seek(0)
+    if not names or any(name.endswith(".npy") for name in names):
         return file
-    archive = zipfile.ZipFile(file)
-    names = archive.namelist()
-    if any(name.endswith(".npy") for name in names):
-        file.seek(0)
-        return file
-    refuse(len(names) != 1, f"holds {len(names)} files, {', '.join(names)[:80]}; unpack it, and give that of the stars")
-    return archive.open(names[0])
+    refuse(len(names) > 1, f"holds {len(names)} files, {', '.join(names)[:80]}; unpack it, and give that of the stars")
+    return zipfile.ZipFile(file).open(names[0])
 
 
 def _chosen(tables: Mapping[str, Mapping[str, Any]], particles: str) -> tuple[str, Mapping[str, Any]]:
@@ -90,11 +86,13 @@ def _even(part: str, columns: Mapping[str, Any], **known: float | None) -> Table
         if isinstance(column, np.ndarray) and column.dtype.kind == "O":
             width = next((len(row) for row in column if np.ndim(row)), 0)
             column = np.stack([[np.nan] * width if row is None else row for row in column]) if width else column
-        if np.ndim(column) > 1 and len(column) == 1:  # one row that holds whole columns
+        if np.ndim(column) > 1 and len(column) == 1 and column.size > 6:  # one row that holds whole columns
             column = column.reshape(column.shape[1:])
         if np.ndim(column) == 2 and len(column) <= 6 < column.shape[1]:  # components first
             column = column.T
-        if np.ndim(column) == 2 and column.shape[1] <= 6:
+        if np.ndim(column) == 2 and column.shape[1] == 1:
+            arrays[name] = column[:, 0]
+        elif np.ndim(column) == 2 and column.shape[1] <= 6:
             arrays |= {f"{name}[{k}]": column[:, k] for k in range(column.shape[1])}
         elif np.ndim(column):
             arrays[name] = column

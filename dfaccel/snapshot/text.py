@@ -35,8 +35,10 @@ def read_text(content: bytes) -> Table | dict[str, Column]:
 def _delimited(lines: list[str]) -> dict[str, Column]:
     """Return the columns of rows of text, whatever is between them and however their names and units are given."""
     marks = [line.lstrip().startswith(("#", "%", "!", "//")) for line in lines]
-    rows = [line.strip(" |") for line, mark in zip(lines, marks, strict=True) if not (mark or _RULE.fullmatch(line))]
+    rows = [line.strip(" ") for line, mark in zip(lines, marks, strict=True) if not (mark or _RULE.fullmatch(line))]
     refuse(not rows, "has no rows; it must hold a table of stars")
+    if rows[0].startswith("|"):  # also around each row
+        rows = [row.removeprefix("|").removesuffix("|") for row in rows]
     comments = [line.strip("#%!/ \t") for line, mark in takewhile(lambda pair: pair[1], zip(lines, marks, strict=True))]
     mark = next((mark for mark in "\t;|," if mark in rows[0]), " ")
     if mark in "\t;" and re.search(r"\d,\d", rows[-1]):

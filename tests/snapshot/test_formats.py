@@ -124,7 +124,8 @@ def test_missing_values_have_many_names(word, tmp_path):
     *rows, last = (tmp_path / "a.ecsv").read_text().splitlines()
     (tmp_path / "a.ecsv").write_text("\n".join([*rows, last.rsplit(",", 1)[0] + "," + word]) + "\n")
     (tmp_path / "a.csv").write_text(lines([COMMA], ",", w=W[:-1]) + f"1,2,3,4,{word},6\n")
-    for name, units in (("a.ecsv", None), ("a.csv", PLAIN)):
+    (tmp_path / "a.psv").write_text(lines(["x|y|z|vx|vy|vz"], "|", w=W[:-1]) + f"{word}|2|3|4|5|6\n")
+    for name, units in (("a.ecsv", None), ("a.csv", PLAIN), ("a.psv", PLAIN)):
         found = read(tmp_path / name, units=units)
         assert (found.n_rows, found.n_missing) == (N, 1), name
         same(found, W[:-1])
@@ -271,6 +272,7 @@ ARRAYS = {  # as h5py and NumPy write them [6, 13]
     "upright vectors": {"pos": X.T, "vel": V.T}, "x and v": {"x": X, "v": V}, "capitals": {"Pos": X, "Vel": V},
     "single precision, big-endian": {name: value.astype(">f4") for name, value in ONE_EACH.items()},
     "structured": {"stars": np.rec.fromarrays(W.T, names=NAMES)},
+    "upright columns": {name: value[:, None] for name, value in ONE_EACH.items()},
 }
 
 
@@ -391,6 +393,14 @@ def test_units_with_scale_factor_and_little_h_are_resolved_or_asked_for(length, 
 def test_what_is_wrong_with_scale_factor_and_little_h_is_said(units, given, sentence):
     with pytest.raises((SnapshotError, ValueError, TypeError), match=sentence):
         take(Table(W, names=NAMES), units=units, **given)
+
+
+def test_units_may_add_what_the_file_leaves_out_and_do_not_contradict_it():
+    made = table(units=["kpc/h"] * 3 + ["km/s"] * 3)
+    same(take(made, units="kpc a/h, km/s", hubble=0.5, scale_factor=0.25), W * np.repeat([0.5, 1], 3))
+    for wrong in ("kpc, km/s", "kpc a, km/s", "Mpc/h, km/s"):
+        with pytest.raises(SnapshotError, match="column 'x' is in kpc / h according to the file and in "):
+            take(made, units=wrong, hubble=0.5, scale_factor=0.25)
 
 
 def test_places_are_in_the_units_of_the_stars():
