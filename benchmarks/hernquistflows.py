@@ -87,7 +87,8 @@ def read(file: Path) -> dict[str, Tensor]:
         isinstance(a, Tensor) and a.layout is torch.strided and a.device.type == "cpu" for a in arrays.values()
     ):
         raise ValueError(f"{file} must hold named tensors and nothing else, the state dict of one flow")
-    arrays = {str(name).removeprefix("module."): a for name, a in arrays.items()}  # torch's DataParallel adds it
+    # what torch's DataParallel and compile put before each name
+    arrays = {re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)): a for name, a in arrays.items()}
     return arrays if stacked else {name: a.detach()[None] for name, a in arrays.items()}
 
 

@@ -163,6 +163,7 @@ def _hdf5(source: IO, particles: str) -> Table:
         return next((float(np.ravel(header[name])[0]) for name in names if name in header), None)
 
     with h5py.File(source) as file:
+        header.update(file.attrs)
         file.visititems(visit)
         part, columns = _chosen(tables, particles)
         refuse((number("NumFilesPerSnapshot") or 1) > 1, "is a part of a snapshot in several files; join them first")
@@ -195,6 +196,7 @@ def _text(source: IO, particles: str) -> Table:
     return _even(*_chosen({"": read_text(content)}, particles))
 
 
-_READERS = {b"SIMPLE  =": ("FITS", _fits), b"\x89HDF\r\n": ("HDF5", _hdf5), b"PAR1": ("Parquet", _arrow),
+_READERS = {b"# %ECSV": ("ECSV", _text), b"SIMPLE  =": ("FITS", _fits),
+            b"\x89HDF\r\n": ("HDF5", _hdf5), b"PAR1": ("Parquet", _arrow),
             b"ARROW1": ("Feather", _arrow), b"PK\x03\x04": ("npz", _numpy), b"\x93NUMPY": ("npy", _numpy),
             b"<?xml": ("VOTable", _votable), b"<VOTABLE": ("VOTable", _votable)}

@@ -2,13 +2,15 @@
 
 import csv
 import re
+from collections.abc import Callable
 from itertools import takewhile, zip_longest
 
 from astropy.io import ascii as text
 from astropy.table import Column, Table
-from astropy.units import Unit, UnrecognizedUnit
+from astropy.units import UnrecognizedUnit
 
 from dfaccel.snapshot.columns import NUMBER, refuse
+from dfaccel.units import unit_of
 
 _MISSING = [(word, "0") for word in ("", "null", "NULL", "None", "NA", "N/A", "-", "--", "...")]
 _SPECIAL = re.compile(r"\\|Title:|#\s+1\s+[A-Za-z]|#[NKU] ")  # beginnings of what astropy recognizes: IPAC, CDS...
@@ -51,11 +53,11 @@ def _delimited(lines: list[str]) -> dict[str, Column]:
     if any(map(NUMBER.fullmatch, first)):
         found = [_NAME.findall(re.split(r":\s", line)[-1]) for line in comments]
         found = [words for words in found if len(words) == len(first)]
-        units = found.pop() if found and _are_units(found[-1]) else units
+        units = found.pop() if found and _are_units(found[-1], all) else units
         names = found[-1] if found else [f"col{k + 1}" for k in range(len(first))]
     else:
         names, header = first, rows.pop(0)
-        units = fields(rows.pop(0)) if rows and _are_units(fields(rows[0])) else units
+        units = fields(rows.pop(0)) if rows and _are_units(fields(rows[0]), any) else units
         first = fields(rows[0]) if rows else names
         names = _NAME.findall(header) if mark == " " and len(names) != len(first) else names
         names += [""] * (len(first) == len(names) + 1 and not first[-1])  # where rows end in a delimiter
@@ -71,7 +73,7 @@ def _delimited(lines: list[str]) -> dict[str, Column]:
     return columns
 
 
-def _are_units(words: list[str]) -> bool:
-    """Tell whether the words of a line are units, or nothing."""
-    units = [Unit(word.strip("[]()"), parse_strict="silent") for word in words if word.strip("-")]
-    return not any(map(NUMBER.fullmatch, words)) and any(not isinstance(unit, UnrecognizedUnit) for unit in units)
+def _are_units(words: list[str], some: Callable[[list[bool]], bool]) -> bool:
+    """Tell whether a line of words has no number and ``some`` of the words, any or all, are units that are known."""
+    known = [not isinstance(unit_of(word.strip("[]()")), UnrecognizedUnit) for word in words if word.strip("-")]
+    return bool(known) and some(known) and not any(map(NUMBER.fullmatch, words))
