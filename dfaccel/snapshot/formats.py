@@ -56,6 +56,7 @@ def _member(file: IO) -> IO:
     file.seek(0)
     if not names or any(name.endswith(".npy") for name in names):
         return file
+    refuse("xl/workbook.xml" in names, "is a workbook of Excel; save the sheet of the stars as CSV")
     refuse(len(names) > 1, f"holds {len(names)} files, {', '.join(names)[:80]}; unpack it, and give that of the stars")
     return zipfile.ZipFile(file).open(names[0])
 

@@ -181,6 +181,11 @@ def test_compressed_files_are_read(tmp_path):
         archive.writestr("b.csv", content)
     with pytest.raises(SnapshotError, match=r"two\.zip holds 2 files, a\.csv, b\.csv; unpack it"):
         read(tmp_path / "two.zip")
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+        archive.writestr("xl/workbook.xml", "")
+    with pytest.raises(SnapshotError, match=r"a\.xlsx is a workbook of Excel; save the sheet"):
+        read(tmp_path / "a.xlsx")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(content)[:5000])
     with pytest.raises(SnapshotError, match="cannot be read as"):
         read(tmp_path / "cut.gz")
