@@ -43,7 +43,7 @@ def load_hernquistflows(
     position_unit = check.positive(position_unit, "position_unit")
     velocity_unit = check.positive(velocity_unit, "velocity_unit")
     spec, theta = None, []
-    for file in best_files(Path(path)):
+    for file in best_files(Path(path).expanduser()):
         arrays = read(file)
         try:
             found = specification(arrays)
@@ -87,7 +87,9 @@ def read(file: Path) -> dict[str, Tensor]:
         isinstance(a, Tensor) and a.layout is torch.strided and a.device.type == "cpu" for a in arrays.values()
     ):
         raise ValueError(f"{file} must hold named tensors and nothing else, the state dict of one flow")
-    return arrays if stacked else {str(name): a.detach()[None] for name, a in arrays.items()}
+    # what torch's DataParallel and compile put before each name
+    arrays = {re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)): a for name, a in arrays.items()}
+    return arrays if stacked else {name: a.detach()[None] for name, a in arrays.items()}
 
 
 def specification(arrays: dict[str, Tensor]) -> da.FlowSpec:

@@ -36,9 +36,26 @@ def count(n: int, name: str) -> int:
     return int(n)
 
 
+def numbers(value: object, name: str) -> np.ndarray:
+    """Return plain numbers as a float64 array, or raise if units, names of columns or a mask would be lost."""
+    kind, unit = type(value).__name__, str(getattr(value, "unit", None) or "")
+    named = hasattr(value, "columns") or getattr(getattr(value, "dtype", None), "names", None)
+    if unit or named:
+        what = f"{kind} in {unit}" if unit else f"{kind} of columns"
+        raise TypeError(f"{name} must be an array of plain numbers; got a {what}; divide by a unit, stack columns, or "
+                        "read a table with dfaccel.snapshot.take")
+    mask = getattr(value, "mask", False)
+    if np.any(mask):
+        rows = np.unique(np.nonzero(np.atleast_1d(mask))[0])
+        raise ValueError(f"{name} has masked values in {len(rows)} rows, first at index {rows[0]}; leave them out")
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+    return np.asarray(getattr(value, "unmasked", value), dtype=np.float64)
+
+
 def phase_space(w: np.ndarray | torch.Tensor, name: str = "w") -> np.ndarray:
     """Return phase-space coordinates x y z vx vy vz as a float64 array (n, 6), n > 0, or raise if one is not finite."""
-    array = np.asarray(w.detach().cpu() if isinstance(w, torch.Tensor) else w, dtype=np.float64)
+    array = numbers(w, name)
     if array.ndim != 2 or array.shape[1] != 6 or not len(array):
         raise ValueError(f"{name} must have shape (n, 6), n >= 1; got {array.shape}")
     return finite_rows(array, name)
@@ -46,7 +63,7 @@ def phase_space(w: np.ndarray | torch.Tensor, name: str = "w") -> np.ndarray:
 
 def points(x: np.ndarray, name: str = "points") -> np.ndarray:
     """Return positions as a float64 array (m, 3), m > 0, or raise if one is not finite."""
-    array = np.asarray(x, dtype=np.float64)
+    array = numbers(x, name)
     if array.ndim != 2 or array.shape[1] != 3 or not len(array):
         raise ValueError(f"{name} must have shape (m, 3), m >= 1; got {array.shape}")
     return finite_rows(array, name)
@@ -86,4 +103,4 @@ def training_stars(w: np.ndarray) -> None:
     repeats = len(w) - len(np.unique(key))
     if repeats > 0.01 * len(w):
         share = f"{repeats / len(w):.1%} of the stars"
-        warnings.warn(f"{share} repeat another one; a flow takes them for clumps", stacklevel=3)
+        warnings.warn(f"{share} repeat another one; a flow takes them for clumps", stacklevel=5)  # of who calls fit

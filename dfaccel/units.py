@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dfaccel import _check as check
+
 if TYPE_CHECKING:
-    from astropy.units import Quantity
+    from astropy.units import Quantity, UnitBase
+
+
+def unit_of(given: str | UnitBase) -> UnitBase:
+    """Return a unit, also one written as simulations do (ckpc/h, km a**1/2 s**-1); one that nobody knows stays so."""
+    from astropy.units import Unit, UnrecognizedUnit
+
+    unit = Unit(given, parse_strict="silent")
+    if isinstance(unit, UnrecognizedUnit):
+        text = re.sub(r"\bc([kMG]?pc)\b|\b([kMG]?pc)cm\b|comoving\s+([kMG]?pc)\b", r"a \1\2\3", str(given))
+        return Unit(re.sub(r"(\*\*|\^)\s*(-?[\d.]+(?:/\d+)?)", r"**(\2)", text), parse_strict="silent")
+    return unit
+
+
+def without_cosmology(unit: UnitBase) -> tuple[UnitBase, float, float]:
+    """Return a unit without scale factor a and little h (to astropy a year and an hour), and their powers."""
+    from astropy.units import annum, hour
+
+    powers = {base.name: float(power) for base, power in zip(unit.bases, unit.powers, strict=True)}
+    of_a, of_h = powers.get("a", 0.0), powers.get("h", 0.0)
+    return unit / annum**of_a / hour**of_h, of_a, of_h
 
 
 @dataclass(frozen=True)
@@ -31,11 +54,11 @@ class Frame:
 
     def places(self, x: np.ndarray) -> Quantity:
         """Return where plain positions (m, 3) of the frame are, in the coordinates of the observer."""
-        return np.asarray(x) * self.length + self.centre
+        return check.numbers(x, "x") * self.length + self.centre
 
     def accelerations(self, a: np.ndarray) -> Quantity:
         """Return plain accelerations, of any shape, as quantities; the frame itself is taken not to accelerate."""
-        return np.asarray(a) * self.acceleration
+        return check.numbers(a, "a") * self.acceleration
 
     def to_dict(self) -> dict:
         """Return the frame as plain values and the names of their units."""

@@ -7,7 +7,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from astropy import units as u
+from astropy.table import Table
+from astropy.utils.masked import Masked
 
+import dfaccel as da
 from dfaccel import _check as check
 
 
@@ -113,3 +117,50 @@ def test_stars_that_teach_nothing(stars):
         flat = np.where(np.arange(6) == column, 3.7, stars)
         with pytest.raises(ValueError, match=f"^stars has a constant column: {name}; every one must vary$"):
             check.training_stars(flat)
+
+
+def masked_rows(array):
+    mask = np.zeros(array.shape, bool)
+    mask[[3, 5], -1] = True
+    return mask
+
+
+ODD = {  # what holds more than numbers, and what is said of it
+    "masked": (lambda x: np.ma.array(x, mask=masked_rows(x)), "has masked values in 2 rows, first at index 3"),
+    "masked by astropy": (lambda x: Masked(x, mask=masked_rows(x)), "has masked values in 2 rows, first at index 3"),
+    "quantity": (lambda x: x * u.pc, "must be an array of plain numbers; got a Quantity in pc; divide by a unit"),
+    "table": (Table, "must be an array of plain numbers; got a Table of columns; .* dfaccel.snapshot.take"),
+    "structured": (lambda x: np.rec.fromarrays(x.T), "must be an array of plain numbers; got a recarray of columns"),
+}
+W = da.Plummer().sample(1500, rng=0)
+ENTRANCES = {
+    "fit": ("stars", W, lambda w: da.fit(w, rng=0)),
+    "accelerations": ("points", W[:9, :3], lambda x: da.accelerations(da.Plummer(), x)),
+    "velocities": ("velocities", W[:9, None, 3:] + np.eye(3),
+                   lambda v: da.accelerations(da.Plummer(), W[:9, :3], velocities=v)),
+    "solve": ("points", W[:9, :3], lambda x: da.solve(da.Plummer(), x, [da.unknowns.Acceleration()])),
+    "jeans, stars": ("w", W, lambda w: da.jeans(w, W[:9, :3])),
+    "jeans, points": ("points", W[:9, :3], lambda x: da.jeans(W, x)),
+    "log_df": ("w", W, da.Hernquist().log_df), "score": ("w", W, da.Hernquist().score),
+    "potential": ("x", W[:, :3], da.Plummer().potential), "field": ("x", W[:, :3], da.MiyamotoNagai().acceleration),
+    "enclosed mass": ("r", W[:, :1], da.Plummer().enclosed_mass), "spherical": ("w", W, da.spherical),
+    "add_noise": ("w", W, lambda w: da.add_noise(w, 0.1, 1)),
+    "denoise": ("w", W, lambda w: da.denoise(w, 0.1, None, rng=1)),
+    "knn_divergence": ("x", W, lambda w: da.knn_divergence(w, W)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_what_holds_more_than_numbers_is_refused_at_every_entrance(entrance, odd):
+    name, array, use = ENTRANCES[entrance]
+    change, sentence = ODD[odd]
+    if odd in ("table", "structured") and array.ndim != 2:
+        return
+    with pytest.raises((TypeError, ValueError), match=f"^{name} {sentence}"):
+        use(change(array))
+
+
+def test_a_mask_that_hides_nothing_is_no_mask():
+    for whole in (np.ma.array(W), np.ma.array(W, mask=np.zeros(W.shape, bool)), Masked(W)):
+        np.testing.assert_array_equal(check.phase_space(whole), W)

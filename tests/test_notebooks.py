@@ -157,3 +157,12 @@ def test_no_widget_prints_before_it_is_asked(notebook):
     """Nbclient can wait for ever for a cell that writes into an Output widget (its issue 312); so can papermill."""
     for cell in code(notebook):
         assert not re.search(r"\binteract(ive|ive_output)?\(|@interact\b|\bOutput\(", cell["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_file_is_named_relative_to_the_folder(path):
+    """So that papermill runs a chapter from any folder."""
+    cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    assert not re.findall(r"""(?:read|load|loadtxt|genfromtxt|open|Path)\(\s*f?["'].*""", code)
+    assert not re.findall(r"""(?<!/ )(?<!/ f)["'](?:models|notebooks|results)/.*""", code)

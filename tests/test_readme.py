@@ -6,11 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
+from io import StringIO
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from astropy.table import QTable
+from astropy.table import QTable, Table
 from bs4 import BeautifulSoup
 
 import dfaccel as da
@@ -55,16 +58,43 @@ def check_report(path):
         assert word not in text, word
 
 
+def as_gadget(stars, path):
+    """Write a snapshot as IllustrisTNG does, at redshift one, in comoving kpc/h and km sqrt(a)/s."""
+    x, v = (np.stack([stars[c].to_value(unit) for c in names], 1) for names, unit in
+            ((("x", "y", "z"), "kpc"), (("vx", "vy", "vz"), "km/s")))
+    with h5py.File(path, "w") as file:
+        file.create_group("Header").attrs.update({"Time": 0.5, "Redshift": 1.0, "HubbleParam": 0.7})
+        for name, values, of_a, of_h, cgs in (("Coordinates", x, 1.0, -1.0, 3.0856775814913673e21),
+                                              ("Velocities", v, 0.5, 0.0, 1e5)):
+            file[f"PartType4/{name}"] = values / 0.5**of_a / 0.7**of_h
+            file[f"PartType4/{name}"].attrs.update({"a_scaling": of_a, "h_scaling": of_h, "to_cgs": cgs})
+
+
+def as_ecsv(stars, path):
+    """Write a table as Gaia's bulk files are: with further columns, and null where a value is missing."""
+    stars = Table({"source_id": 10**18 + np.arange(len(stars)), **{name: stars[name] for name in stars.colnames}})
+    text = StringIO()
+    stars.write(text, format="ascii.ecsv", delimiter=",")
+    *rows, last = text.getvalue().splitlines()
+    path.write_text("\n".join([*rows, last.rpartition(",")[0] + ",null"]) + "\n")
+
+
+def as_text(stars, path):
+    """Write a text as numpy.savetxt does."""
+    head = " ".join(f"{name} [{stars[name].unit.to_string().replace(' ', '')}]" for name in stars.colnames)
+    np.savetxt(path, np.stack([stars[name].value for name in stars.colnames], 1), header=head)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", CHAPTER])
-def test_the_commands_for_your_own_stars_work_as_they_are_written(name, tmp_path):
-    """In a folder like a fresh clone; the sizes alone are made small."""
+@pytest.mark.parametrize(("name", "write"), [("README.md", as_gadget), (CHAPTER, as_ecsv), ("README.md", as_text)])
+def test_the_commands_for_your_own_stars_work_as_they_are_written(name, write, tmp_path):
+    """In a folder like a fresh clone; the sizes alone are made small. What a file holds counts, not its name."""
     (tmp_path / "notebooks" / "results").mkdir(parents=True)
     (tmp_path / "notebooks" / "results" / "own_stars.csv").touch()
     (tmp_path / CHAPTER).write_bytes((ROOT / CHAPTER).read_bytes())
     (tmp_path / ".venv").symlink_to(sys.prefix)
     here = tmp_path / WHERE[name]
-    Unseen("king").table(2000, rng=5).write(here / "my.fits")
+    write(Unseen("king").table(2000, rng=5), here / "my.fits")
     for command in commands(name):
         sizes = "".join(f" -p {key} {value}" for key, value in TINY.items()) if "papermill" in command else ""
         done = subprocess.run(command + sizes, shell=True, cwd=here, capture_output=True, text=True, check=False)
@@ -90,6 +120,14 @@ def test_the_lines_of_python_run(name):
     exec(code, names)  # noqa: S102 - our own page
     result = names.get("acc") or names["gravity"]
     assert np.median(result.error(da.Hernquist().acceleration(result.points))) < 0.3
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_the_output_of_the_commands_is_new_in_a_fresh_clone(name):
+    """[1] of tests/snapshot/test_formats.py."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    for output in re.findall(r"-p output (\S+)|papermill \S+ (\S+)", "\n".join(commands(name))):
+        assert any(fnmatch("".join(output), pattern) for pattern in ignored), output
 
 
 def test_the_paths_that_readme_names_exist():

@@ -138,7 +138,7 @@ def knn_divergence(x: np.ndarray, y: np.ndarray, k: int = 8, *, extrapolate: boo
 
 
 def _sample(values: np.ndarray, name: str) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
+    array = check.numbers(values, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape (n, d) and hold at least one number; got {array.shape}")
     return check.finite_rows(array, name)

@@ -87,6 +87,7 @@ class FlowEnsemble(DistributionFunction):
         return self.sample(100_000, rng=0)
 
     @cached_property
+    @torch.inference_mode(False)
     def _networks(self) -> list:
         return self.layout.networks(self.theta.detach())
 
@@ -120,6 +121,8 @@ class FlowEnsemble(DistributionFunction):
         log_f = torch.logsumexp(log_p, 1) - math.log(len(flips)) - self.std.log().sum() + log_jacobian
         return torch.where(singular | torch.isnan(log_f), -torch.inf, log_f)  # the limit, also if a network overflows
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _with_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return ln f of the members and its gradient at points (n_flows, n, 6) of their own."""
         points = points.clone().requires_grad_()
@@ -186,6 +189,6 @@ class FlowEnsemble(DistributionFunction):
     def stars_near(self, points: np.ndarray) -> np.ndarray:
         """Estimate how many training stars lie within `_REACH` of ``points`` (m, 3), in position coordinates."""
         k, where = 8, self.coordinates.position_coordinates(torch.from_numpy(points)).numpy()
-        distance = cKDTree(self.reference.numpy()).query(where, k=k)[0][:, -1]
+        distance = cKDTree(self.reference.numpy()).query(np.nan_to_num(where, neginf=-1e9), k=k)[0][:, -1]
         per_reference = self.metadata.get("n_stars", len(self.reference)) / len(self.reference)
         return k * per_reference * (_REACH / distance) ** self.coordinates.n_positions

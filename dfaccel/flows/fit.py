@@ -63,6 +63,8 @@ def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_
     return Prepared(coordinates, mean, (raw - mean).square().mean(0).sqrt(), raw, log_jacobian)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     stars: np.ndarray, *, n_flows: int = 1, spec: FlowSpec | None = None, config: TrainConfig | None = None,
     coordinates: str | CoordinateMap = "radial", time_reversal: bool = False, prior: FlowEnsemble | None = None,

@@ -28,7 +28,8 @@ class Accelerations:
     Parameters
     ----------
     points, value : ndarray, shape (m, 3)
-        Positions, length, and accelerations there, velocity^2 / length; NaN where f vanishes at every velocity.
+        Positions, length, and accelerations there, velocity^2 / length; NaN where f vanishes at every
+        velocity, and in the centre or on the axis of a model with that symmetry.
     members, covariance : ndarray, shapes (n_flows, m, 3), (m, 3, 3)
         Accelerations of each member, and their covariance; NaN for a single member.
     condition : ndarray, shape (m,)

@@ -99,13 +99,13 @@ class Potential:
 
     def enclosed_mass(self, r: np.ndarray, n_directions: int = 256) -> np.ndarray:
         """Return the mass (...) within spheres of radius ``r`` (...) around the origin, by Gauss's law."""
-        r, u = np.asarray(r, dtype=np.float64)[..., None], lattice(n_directions)
+        r, u = check.numbers(r, "r")[..., None], lattice(n_directions)
         return -((self.acceleration(r[..., None] * u) * u).sum(-1) * r**2).mean(-1) / self.G
 
     def circular_speed(self, R: np.ndarray, n_angles: int = 64) -> np.ndarray:
         """Return the circular speed (...) in the plane z = 0 at ``R`` (...), of the azimuthal mean of the pull."""
         phi = 2 * np.pi * np.arange(n_angles) / n_angles
-        u, R = np.stack([np.cos(phi), np.sin(phi), 0 * phi], axis=-1), np.asarray(R, dtype=np.float64)[..., None]
+        u, R = np.stack([np.cos(phi), np.sin(phi), 0 * phi], axis=-1), check.numbers(R, "R")[..., None]
         pull = -(self.acceleration(R[..., None] * u) * u).sum(-1).mean(-1)
         return np.sqrt(R[..., 0] * np.maximum(pull, 0))
 

@@ -44,7 +44,12 @@ class Equations:
         self, df: DistributionFunction, points: np.ndarray, unknowns: Sequence[Unknown], n_velocities: int,
         velocities: np.ndarray | None, rng: np.random.Generator | int, huber: float | None,
     ) -> None:
-        parts = []
+        place, parts = df.neighbourhood(np.concatenate([points, points], axis=1)).position_coordinates, []
+        y = place(torch.from_numpy(points)).numpy()
+        singular = ~np.isfinite(y).all(1) | ~points.any(1)
+        if singular.any():
+            raise ValueError(f"points must not lie in the centre, or on the axis of an axisymmetric model; "
+                             f"{singular.sum()} of them do, first at index {singular.argmax()}; move them a little")
         for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
             log_f, score = with_mixture(df, v, w)
             score, outside = usable(log_f, score, v)
@@ -69,8 +74,7 @@ class Equations:
         self.away = self.local[1:] - self.local[0] if K > 1 else self.local
         if K > 1:
             self.local[0] += (self.local[0] - self.local[1:].mean(0)) * (1 + shared * K) / (K - 1)
-        place = df.neighbourhood(np.concatenate([points, points], axis=1)).position_coordinates
-        self.near = cKDTree(y := place(torch.from_numpy(points)).numpy()).query(y, min(_NEAR, len(y)))[1]
+        self.near = cKDTree(y).query(y, min(_NEAR, len(y)))[1]
 
     def shared(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return normal matrices of the numbers that are not ``free`` (p,), and the weight (m,) of each place."""

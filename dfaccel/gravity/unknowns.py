@@ -123,6 +123,8 @@ class SmoothSelection(Selection):
         """Return ln S (..., m) at ``x`` (m, 3), up to a constant, from the parameters (..., J) of an estimate."""
         return np.asarray(parameters) @ self._functions(torch.from_numpy(check.points(x))).numpy().T
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def design(self, x: np.ndarray) -> np.ndarray:
         """Return the gradients (m, 3, J) of the functions."""
         x = torch.from_numpy(np.ascontiguousarray(x)).requires_grad_()

@@ -31,11 +31,12 @@ class VelocitySource:
         """Return velocities (m, n, 3) at ``points`` (m, 3)."""
         x = torch.from_numpy(points)
         pool = min(2 * n, len(self.y))  # twice as many as needed, so that another rng takes other velocities
-        _, nearest = self.tree.query(self.coordinates.position_coordinates(x).numpy(), k=pool)
+        where = np.nan_to_num(self.coordinates.position_coordinates(x).numpy(), neginf=-1e9)  # singular, no equation
+        _, nearest = self.tree.query(where, k=pool)
         chosen = self.rng.random(nearest.shape).argsort(axis=1)[:, :n]
         y = self.y[torch.from_numpy(np.take_along_axis(nearest, chosen, axis=1).ravel())]
         v = self.coordinates.velocities(x.repeat_interleave(n, dim=0), y, self.rng)
-        return v.numpy().reshape(len(points), n, 3)
+        return np.nan_to_num(v.numpy()).reshape(len(points), n, 3)
 
 
 def velocity_chunks(
@@ -53,7 +54,7 @@ def velocity_chunks(
             raise ValueError(f"n_velocities must lie between 3 and {N_LENDERS}; got {n_velocities}")
         source = VelocitySource(df, np.random.default_rng(rng))
     else:
-        velocities = np.asarray(velocities, dtype=np.float64)
+        velocities = check.numbers(velocities, "velocities")
         if velocities.ndim != 3 or velocities.shape[::2] != (len(points), 3) or velocities.shape[1] < 3:
             raise ValueError(f"velocities must have shape ({len(points)}, V, 3), V >= 3; got {velocities.shape}")
         if not np.isfinite(velocities).all():

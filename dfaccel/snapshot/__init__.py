@@ -6,7 +6,8 @@
 """
 
 from dfaccel.snapshot.checks import inspect, inspect_fit, require_counts
-from dfaccel.snapshot.read import Snapshot, SnapshotError, read, read_table, take
+from dfaccel.snapshot.columns import SnapshotError
+from dfaccel.snapshot.read import Snapshot, read, read_table, take
 from dfaccel.snapshot.results import accelerations_table, claim, deliver, disagreement, short_errors, versions
 
 __all__ = ["Snapshot", "SnapshotError", "accelerations_table", "claim", "deliver", "disagreement", "inspect",

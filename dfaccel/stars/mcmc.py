@@ -102,7 +102,12 @@ def sample_mcmc(
     state = emcee.State(forward(start / unit), random_state=legacy.get_state())
     goal = min(1000, max_steps)  # the first look at tau
     while True:
-        state = sampler.run_mcmc(state, goal - sampler.iteration, progress=True)
+        try:
+            state = sampler.run_mcmc(state, goal - sampler.iteration, progress=True)
+        except ValueError as error:
+            if "NaN" not in str(error):
+                raise
+            raise ValueError("target must return -inf where f vanishes, as for unbound stars; got NaN") from None
         burn_in = int(BURN_IN * sampler.iteration)
         chain = sampler.get_chain(discard=burn_in)
         sizes = [np.linalg.norm(chain[..., part], axis=-1, keepdims=True) for part in (slice(3), slice(3, 6))]

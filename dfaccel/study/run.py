@@ -32,7 +32,7 @@ def run(design: Design, store: str | Path, executor: Executor | None = None) -> 
     killed at any moment loses only the groups under way. It is the same whatever the executor: none, a
     `concurrent.futures.ProcessPoolExecutor`, or a Dask client's ``get_executor()``.
     """
-    store = Path(store)
+    store = Path(store).expanduser()
     rows = _finished(store, design) if store.exists() else {}
     _write(store, design, rows)  # if nothing can be written, that shows before anything is trained
     groups = list(design.groups())
@@ -48,7 +48,7 @@ def run(design: Design, store: str | Path, executor: Executor | None = None) -> 
 
 def read(store: str | Path) -> Table:
     """Return the table of a study, its design in ``meta["design"]``; damaged rows are left out with a warning."""
-    table, damaged = _parse(Path(store))
+    table, damaged = _parse(Path(store).expanduser())
     if damaged:
         warnings.warn(f"{store} has damaged rows ({damaged}), left out here: run the study again", stacklevel=2)
     return table

@@ -24,7 +24,7 @@ def real(value: np.ndarray | torch.Tensor, name: str, size: int | None = None) -
     if isinstance(value, torch.Tensor):
         array = value if value.is_floating_point() else value.double()
     else:
-        array = np.asarray(value, dtype=np.float64)
+        array = check.numbers(value, name)
     if size is not None and (array.ndim == 0 or array.shape[-1] != size):
         raise ValueError(f"{name} must have shape (..., {size}); got {tuple(array.shape)}")
     return array
@@ -58,6 +58,8 @@ class DistributionFunction(Protocol):
         """Return the gradient (n, 6) of ln f at ``w`` (n, 6)."""
         return self.members_score(w)[1][0]
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def members_score(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return ln f (K, n) and its gradient (K, n, 6) at ``w`` (n, 6)."""
         points = torch.from_numpy(check.phase_space(w)).requires_grad_()

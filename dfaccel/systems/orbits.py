@@ -42,7 +42,7 @@ def integrate(
     # A star keeps one step throughout, so that the scheme stays symplectic; a block has stars of about the same step.
     blocks = torch.argsort(n_steps, stable=True).split(_BLOCK)
     end, done = torch.empty_like(start), 0
-    path = None if checkpoint is None else Path(checkpoint)
+    path = None if checkpoint is None else Path(checkpoint).expanduser()
     identity = {"kind": "integration", "stars": checksum(w), "field": repr(field), "time": time, "step": step}
     if path is not None and path.exists():
         tensors, header = read_tensors(path)

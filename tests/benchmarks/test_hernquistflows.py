@@ -110,7 +110,8 @@ def test_other_ways_to_write_the_same_flows(tmp_path):
         torch.testing.assert_close((one.theta, one.reference), (whole.theta, whole.reference), rtol=0, atol=0)
         assert one.metadata == whole.metadata
     log_z = torch.tensor(3 * math.log(2 * math.pi), dtype=torch.float64)
-    for content in (state, parameters, {**state, "_distribution._log_z": log_z}):
+    parallel = {f"module.{name}": a for name, a in state.items()}  # as torch's DataParallel names them
+    for content in (state, parameters, {**state, "_distribution._log_z": log_z}, parallel):
         for zipped in (True, False):
             torch.save(dict(reversed(content.items())), tmp_path / "one", _use_new_zipfile_serialization=zipped)
             again = load(str(tmp_path / "one")).theta
@@ -182,7 +183,7 @@ WRONG = {  # name of an array: what becomes of it (None: left out), and what is 
 def test_wrong_arrays(tmp_path):
     write(tmp_path)
     file, state = tmp_path / "1_best.pth", published_flow(1).state_dict()
-    wrong = [({}, NO_NETWORK), ({f"module.{name}": a for name, a in state.items()}, NO_NETWORK)]
+    wrong = [({}, NO_NETWORK), ({f"net.{name}": a for name, a in state.items()}, NO_NETWORK)]
     wrong += [(published_flow(1, size).state_dict(), "its size is .*, that of the members before it 2 transforms x 8")
               for size in ((3, 8, 1), (2, 16, 1), (2, 8, 2))]
     for name, changes in WRONG.items():

@@ -122,3 +122,12 @@ def test_what_is_no_model_of_today(model, few_stars, small_fit, tmp_path, monkey
     (tmp_path / "checkpoint.safetensors").replace(tmp_path / TENSORS)
     with pytest.raises(ValueError, match="holds a training, not an ensemble"):
         da.load(tmp_path)
+
+
+def test_home_is_expanded(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    da.save(model, "~/model")
+    assert_same(da.load("~/model"), model)
+    small = {"spec": da.FlowSpec(1, 4), "config": da.TrainConfig(1, 500), "rng": 0}
+    da.fit(da.Plummer().sample(1000, rng=1), checkpoint="~/checkpoint", **small)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "checkpoint"}

@@ -272,3 +272,32 @@ def test_the_seed_decides(places):
     one, *same, other = (da.accelerations(PLUMMER, points, n_velocities=50, rng=rng).condition for rng in seeds)
     np.testing.assert_array_equal(same, [one, one])
     assert (one != other).all()
+
+
+@pytest.mark.parametrize(("coordinates", "lost"), [("spherical", [1]), ("axisymmetric", [1, 2]), ("radial", [])])
+def test_a_singular_place_among_others_has_no_answer(ensemble, coordinates, lost):
+    """The centre of a sphere, the axis of a disc: NaN and a warning with the index; the others are answered."""
+    model, points = ensemble(coordinates), np.array([[1.0, 0, 0], [0, 0, 0], [0, 0, 1.5], [0.3, 1, 0.5]])
+    velocities = np.random.default_rng(0).normal(size=(4, 20, 3))
+    for options in ({"n_velocities": 20}, {"velocities": velocities}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = da.accelerations(model, points, **options)
+        assert np.flatnonzero(np.isnan(result.value).any(axis=1)).tolist() == lost
+        assert np.isfinite(np.delete(result.value, lost, axis=0)).all()
+        sentences = [str(warning.message) for warning in caught]
+        assert not lost or any("poorly conditioned" in text and "first at index 1" in text for text in sentences)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_computed_where_torch_computes_none(mode, ensemble):
+    x = np.array([[1.0, 0, 0]])
+    for df in (ensemble("spherical"), PLUMMER):
+        expected = da.accelerations(df, x, n_velocities=20, warn=False).value
+        with mode():
+            found = da.accelerations(df, x, n_velocities=20, warn=False)
+        np.testing.assert_array_equal(found.value, expected)
+    with mode():
+        model = da.fit(PLUMMER.sample(1000, rng=1), spec=da.FlowSpec(1, 4), config=da.TrainConfig(1, 500), rng=0)
+        model.log_df(np.ones((1, 6)))
+    assert np.isfinite(model.score(np.ones((1, 6)))).all()

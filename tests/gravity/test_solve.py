@@ -203,6 +203,12 @@ def test_learned_members(learned):
     assert abs(found["expansion"].value) < 0.1
 
 
+@pytest.mark.parametrize(("coordinates", "where"), [("spherical", [0, 0, 0]), ("axisymmetric", [0, 0, 2])])
+def test_singular_places_are_named(ensemble, coordinates, where):
+    with pytest.raises(ValueError, match="in the centre, or on the axis .* 1 of them do, first at index 1; move them"):
+        da.solve(ensemble(coordinates), [[1, 0, 0], where], [Acceleration()], n_velocities=20)
+
+
 @pytest.mark.parametrize(("unknowns", "options", "message"), [
     ([Acceleration(), Acceleration()], {}, "each unknown can be asked for once; got acceleration, acceleration"),
     ([], {}, "unknowns must hold at least one"),

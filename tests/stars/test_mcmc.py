@@ -105,3 +105,11 @@ def test_walkers_start_inside_a_tiny_sphere():
 def test_bad_input(options, error, message):
     with pytest.raises(error, match=message):
         draw(**{"target": Plummer(), **options})
+
+
+def test_nan_where_f_vanishes_is_named():
+    def log_f(w):
+        return np.where((w**2).sum(axis=1) < 4, 0.0, np.nan)
+
+    with pytest.raises(ValueError, match="^target must return -inf where f vanishes, as for unbound stars; got NaN$"):
+        sample_mcmc(log_f, 100, rng=1, n_walkers=50)
