@@ -62,13 +62,15 @@ class Inspection:
         """The verdict in one line, for the head of everything that is made of these stars."""
         names, count = ", ".join(self.raised), f"of the {len(self.checks)} checks"
         if self.verdict == "refuse":
-            return f"These stars were refused, and a result overrides that: {len(self.raised)} {count} failed ({names})."
-        return f"{len(self.raised)} {count} ask for your judgement ({names})." if names else f"None {count} is raised."
+            return f"Refused: do not trust a result. {len(self.raised)} {count} failed: {names}."
+        return f"{len(self.raised)} {count} ask for your judgement: {names}." if names else f"None {count} is raised."
 
-    def require(self) -> None:
-        """Raise SnapshotError with the reasons to refuse, if there are any."""
+    def require(self, insist: bool | str = True) -> None:
+        """Raise SnapshotError with the reasons to refuse, if there are any; "false", of a command line, overrides."""
+        insist = str(insist).lower()
+        refuse(insist not in ("true", "false"), f"refuse must be true or false; got {insist!r}")
         reasons = [check.sentence.rstrip(".") for check in self.checks if check.verdict == "refuse"]
-        refuse(bool(reasons), f"these stars are refused: {'; '.join(reasons)}")
+        refuse(insist == "true" and bool(reasons), f"these stars are refused: {'; '.join(reasons)}")
 
     def __str__(self) -> str:
         """Return a table of the checks."""
