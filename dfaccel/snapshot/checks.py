@@ -227,8 +227,9 @@ def _tensors(w: np.ndarray, kind: type[CoordinateMap]) -> Iterator[Check]:
         cause = f"one axis is mirrored or columns are swapped, since with {found} for vx, vy, vz they would pass"
     yield _graded("second moments", chi2, "The second moments of the positions stay as they are.", "The second moments "
                   f"of the positions change, by a correlation of {size:.2f}: {cause}.", limit, refuse=size > DRIFT)
-    yield _graded("alignment", misfit, "Velocities point as an assumed symmetry demands.", "Velocities do not point as "
-                  f"the symmetry demands, by {turned:.2f}: {cause}.", most, refuse=turned > ALIGNED)
+    good = "Velocities point as the symmetry demands." if most < np.inf else "No symmetry is assumed."
+    yield _graded("alignment", misfit, good, f"Velocities do not point as the symmetry demands, by {turned:.2f}: "
+                  f"{cause}.", most, refuse=turned > ALIGNED)
 
 
 def _edges(w: np.ndarray, r: np.ndarray) -> Iterator[Check]:
