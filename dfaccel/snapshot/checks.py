@@ -11,15 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
+from scipy.spatial import cKDTree
 
 from dfaccel._check import COLUMNS
 from dfaccel.coordinates import COORDINATES, CoordinateMap
 from dfaccel.gravity.accelerations import Accelerations
+from dfaccel.snapshot import tensors
 from dfaccel.snapshot.read import Snapshot, refuse
+from dfaccel.snapshot.tensors import CHANCE, SIGMA
 
-SIGMA = 5.0
-CHI2 = {d: float(stats.chi2.isf(2 * stats.norm.sf(SIGMA), d)) for d in (2, 5)}  # as improbable, d degrees of freedom
-DIPOLE, STREAMING, ROTATION, DRIFT, ROUND, BAR, TILT = 0.1, 0.2, 0.5, 0.1, 0.8, 0.1, 20.0  # beyond them: refuse
+CHI2 = {d: float(stats.chi2.isf(CHANCE, d)) for d in (2, 5)}  # as improbable, d degrees of freedom
+DIPOLE, STREAMING, ROTATION, DRIFT, ALIGNED, ROUND, BAR, TILT = 0.1, 0.2, 0.5, 0.1, 0.2, 0.8, 0.1, 20.0  # then: refuse
+CLOSER, COPIES, AMONG = 0.05, 4, 20_000  # a copy is 20 times nearer than the next star; copies of one; among so many
 SAME, FASTEST, DEPENDENT = 0.01, 10.0, 1e-6  # share of one value; median speeds; least eigenvalue of correlations
 FEW_STARS, IN_OCTAVE = 10_000, 400  # the slope of the density is then known to 10 % at the 1 % radius; to 5 %
 LEFT_OUT = 0.01  # largest share of the rows that may be missing or repeated
@@ -54,10 +57,20 @@ class Inspection:
         """Names of the checks that are not ok."""
         return [check.name for check in self.checks if check.verdict != "ok"]
 
-    def require(self) -> None:
-        """Raise SnapshotError with the reasons to refuse, if there are any."""
+    @property
+    def line(self) -> str:
+        """The verdict in one line, for the head of everything that is made of these stars."""
+        names, count = ", ".join(self.raised), f"of the {len(self.checks)} checks"
+        if self.verdict == "refuse":
+            return f"Refused: do not trust a result. {len(self.raised)} {count} failed: {names}."
+        return f"{len(self.raised)} {count} ask for your judgement: {names}." if names else f"None {count} is raised."
+
+    def require(self, insist: bool | str = True) -> None:
+        """Raise SnapshotError with the reasons to refuse, if there are any; "false", of a command line, overrides."""
+        insist = str(insist).lower()
+        refuse(insist not in ("true", "false"), f"refuse must be true or false; got {insist!r}")
         reasons = [check.sentence.rstrip(".") for check in self.checks if check.verdict == "refuse"]
-        refuse(bool(reasons), f"these stars are refused: {'; '.join(reasons)}")
+        refuse(insist == "true" and bool(reasons), f"these stars are refused: {'; '.join(reasons)}")
 
     def __str__(self) -> str:
         """Return a table of the checks."""
@@ -78,7 +91,7 @@ def inspect(snapshot: Snapshot, coordinates: str = "radial") -> Inspection:
     kind, w = COORDINATES[coordinates], snapshot.w
     r = np.maximum(np.linalg.norm(w[:, :3], axis=1), np.finfo(float).tiny)
     return Inspection((*_rows(snapshot, r), *_columns(w, kind), *_at_rest(w, r, kind), *_stationarity(w, r),
-                       *_edges(w, r), *_shape(w, r, kind)))
+                       *_tensors(w, kind), *_edges(w, r), *_shape(w, r, kind)))
 
 
 def inspect_fit(snapshot: Snapshot, result: Accelerations, at_stars: Accelerations, stars: np.ndarray) -> list[Check]:
@@ -152,6 +165,18 @@ def _columns(w: np.ndarray, kind: type[CoordinateMap]) -> Iterator[Check]:
     n = int((~torch.isfinite(y)).any(1).sum())
     bad = f"{n} stars are exactly in the centre, on the axis or at rest, as a central mass may be: remove it."
     yield _graded("coordinates", n, "Every star has a place and a direction of motion.", bad, limit=0, refuse=True)
+    n, spaces = min(len(w), AMONG), [w, y[torch.isfinite(y).all(1)].numpy()]  # as they are; turned about an axis
+    k, pairs = max(map(_copies, spaces)), n * CLOSER**3 / 2  # by chance, where stars fill three dimensions or more
+    bad = f"{k} of {n:,} stars have others {1 / CLOSER:.0f} times nearer than the next: copies, jittered or turned."
+    yield _graded("copies", k, "No star is a copy of another.", bad, limit=float(2 * stats.poisson.isf(CHANCE, pairs)))
+
+
+def _copies(y: np.ndarray) -> int:
+    """Return how many of some points (n, d) have neighbours that are much nearer than the one after those."""
+    y = np.random.default_rng(0).permutation(y - np.median(y, axis=0))[:AMONG]
+    y = y / np.maximum(np.median(np.abs(y), axis=0), np.finfo(float).tiny)
+    distance = cKDTree(y).query(y, COPIES + 2)[0][:, 1:]
+    return int((distance[:, :-1] < CLOSER * distance[:, 1:]).any(axis=1).sum())
 
 
 def _at_rest(w: np.ndarray, r: np.ndarray, kind: type[CoordinateMap]) -> Iterator[Check]:
@@ -186,14 +211,25 @@ def _stationarity(w: np.ndarray, r: np.ndarray) -> Iterator[Check]:
     bad = f"Stars stream in or out by {drift:.2f} radial dispersions: the system is not stationary."
     yield _graded("inflow, outflow", np.abs(z).max(), "In every tenth of the stars as much goes in as out.", bad,
                   refuse=drift > DRIFT)
-    growth = float((r * v_r).mean() / np.sqrt((r**2).mean() * (w[:, 3:] ** 2).sum(axis=1).mean()))
-    way = "expands" if growth > 0 else "contracts"
-    bad = f"The system {way}, with a correlation of {growth:.3f} of x and v: it is not stationary."
-    yield _graded("growth", abs(_significance((r * v_r)[:, None])[1][0]), "The mean of x.v vanishes: the mean squared "
-                  "radius stays.", bad, refuse=abs(growth) > DRIFT)
     skewed = np.abs([_significance(part[:, None] ** 3)[1][0] for part in parts]).max()
     yield _graded("in as out", skewed, "Stars go in and out at the same speeds.",
                   "Stars moving in differ from those moving out: not yet mixed, as after a merger.")
+
+
+def _tensors(w: np.ndarray, kind: type[CoordinateMap]) -> Iterator[Check]:
+    """Ask whether second moments of the positions stay, and whether velocities point as the symmetry demands."""
+    (change, chi2, limit), (turned, misfit, most) = tensors.growth(w), tensors.misalignment(w, kind)
+    size, trace = float(np.linalg.norm(change)), float(np.trace(change))
+    cause = "columns are mixed, a bar turns, or an assumed symmetry is not there"
+    if chi2 > limit and trace**2 > 1.5 * size**2:  # most of it is the same in all directions
+        cause = f"the stars {'expand' if trace > 0 else 'contract'}"
+    elif (chi2 > limit or misfit > most) and (found := tensors.cure(w, kind)):
+        cause = f"one axis is mirrored or columns are swapped, since with {found} for vx, vy, vz they would pass"
+    yield _graded("second moments", chi2, "The second moments of the positions stay as they are.", "The second moments "
+                  f"of the positions change, by a correlation of {size:.2f}: {cause}.", limit, refuse=size > DRIFT)
+    good = "Velocities point as the symmetry demands." if most < np.inf else "No symmetry is assumed."
+    yield _graded("alignment", misfit, good, f"Velocities do not point as the symmetry demands, by {turned:.2f}: "
+                  f"{cause}.", most, refuse=turned > ALIGNED)
 
 
 def _edges(w: np.ndarray, r: np.ndarray) -> Iterator[Check]:
@@ -227,8 +263,11 @@ def _shape(w: np.ndarray, r: np.ndarray, kind: type[CoordinateMap]) -> Iterator[
         cell += 12 * np.minimum((w[:, 2] / r + 1) * 3, 5).astype(int)
     counts = np.bincount(cell, minlength=12 if kind.axial else 72)
     mean, symmetric = counts.mean(), kind.round or kind.axial
-    excess = counts - mean if symmetric else np.where(counts == 0, mean, 0)  # any shape, but not emptiness
-    yield _graded("footprint", np.abs(excess).max() / np.sqrt(mean * (1 - 1 / len(counts))), "No direction is missing.",
+    if symmetric:
+        excess = np.abs(counts - mean).max() / np.sqrt(mean * (1 - 1 / len(counts)))
+    else:  # any shape, but no emptiness where there are stars elsewhere at the same latitude
+        excess = np.sqrt(np.where(counts.reshape(-1, 12) == 0, counts.reshape(-1, 12).mean(1, keepdims=True), 0).max())
+    yield _graded("footprint", excess, "No direction is missing.",
                   f"Directions from the centre hold {counts.min() / mean:.2f} to {counts.max() / mean:.2f} of the mean "
                   "number of stars: some are missing, hidden, or the symmetry is not there.")
     if not symmetric:

@@ -57,9 +57,10 @@ def disagreement(result: Accelerations, moments: Accelerations, factor: float) -
 
 
 def accelerations_table(
-    snapshot: Snapshot, result: Accelerations, factor: float, moments: Accelerations | None = None
+    snapshot: Snapshot, result: Accelerations, factor: float, moments: Accelerations | None = None, *, verdict: str = ""
 ) -> QTable:
     """Return places, accelerations, errors (``factor`` times the scatter over members), those of moments, and flags."""
+    # The verdict of the checks comes first in the metadata.
     from astropy.table import QTable
 
     frame = snapshot.frame
@@ -76,8 +77,9 @@ def accelerations_table(
             columns |= {f"a{c}{end}": a for c, a in zip("xyz", frame.accelerations(found.value).T, strict=True)}
             columns |= {f"a{c}{end}_error": a for c, a in zip("xyz", frame.accelerations(error).T, strict=True)}
     columns |= {name: getattr(result, name) for name in ("n_near", "condition", "residual")} | {"flag": flag}
-    meta = {"stars": snapshot.name, "sha256": snapshot.sha256, "frame": frame.to_dict(),
-            "scatter_times": float(factor), "dfaccel": version("dfaccel")}
+    meta = {"verdict": verdict} if verdict else {}
+    meta |= {"stars": snapshot.name, "sha256": snapshot.sha256, "frame": frame.to_dict(),
+             "scatter_times": float(factor), "dfaccel": version("dfaccel")}
     return QTable(columns, meta=meta)
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from astropy.table import Table
+from scipy import stats
 
 import dfaccel as da
 from dfaccel._check import COLUMNS
 from dfaccel.coordinates import COORDINATES, Axisymmetric, Spherical
 from dfaccel.gravity.accelerations import Accelerations
-from dfaccel.snapshot import SnapshotError, inspect, inspect_fit, require_counts, take
-from dfaccel.snapshot.checks import shells
+from dfaccel.snapshot import SnapshotError, inspect, inspect_fit, require_counts, take, tensors
+from dfaccel.snapshot.checks import AMONG, CLOSER, _copies, shells
 from dfaccel.systems.from_galpy import Unseen
 
 
@@ -35,12 +36,13 @@ DAMAGE = {
     "centre": (CLUMP, "spherical", "refuse"), "bulk motion": (CLUMP, "radial", "flag"),
     "rotation": (np.hstack([W[:, :3], SPIN * W[:, 3:]]), "spherical", "refuse"),
     "inflow, outflow": (INFLOW, "radial", "refuse"),
-    "growth": (GROWTH, "spherical", "refuse"), "in as out": (INFLOW, "radial", "flag"),
+    "second moments": (GROWTH, "spherical", "refuse"), "in as out": (INFLOW, "radial", "flag"),
     "outer edge": (W[R < 1.5], "spherical", "flag"), "hole": (W[R > 0.6], "spherical", "flag"),
     "box": (W[W[:, 1] < 0.7], "radial", "flag"), "speed limit": (W[SPEED < 1.5], "spherical", "flag"),
     "footprint": (W[np.abs(AZIMUTH) > 0.3], "axisymmetric", "flag"),
     "shape": (FLAT, "spherical", "refuse"), "velocity shape": (W * [1, 1, 1, 1, 1, 0.8], "spherical", "flag"),
     "shape, tilt": (W @ np.kron(np.eye(2), TURN.T @ np.diag([1, 1, 0.6]) @ TURN), "axisymmetric", "flag"),
+    "copies": (np.vstack([W, W[::50] + 1e-3]), "spherical", "flag"),
     "stars per octave": (W[:2000], "radial", "flag"), "number of stars": (W[:2000], "radial", "flag"),
 }
 
@@ -57,6 +59,81 @@ def test_damage_is_noticed(name):
     found = {check.name: check for check in inspect(replace(ROUND, w=w), coordinates).checks}
     assert found[name].verdict == verdict, found[name]
     assert found[name].sentence.endswith(".")
+
+
+LEFT, SWAP = [-1, 1, 1, 1, 1, 1], [0, 1, 2, 4, 3, 5]
+
+
+@pytest.fixture(scope="module")
+def disc():
+    """A disc that rotates, in equilibrium, as ``d00`` of the collection of bad files."""
+    field = da.MiyamotoNagai(a=4.0, b=0.5)
+    return da.Disc(field, scale=3.0, r_max=15.0, height=0.4, dispersion=0.15, time=2000.0).sample(3000, rng=3)
+
+
+@pytest.mark.parametrize("coordinates", ["axisymmetric", "radial"])
+def test_a_rotating_disc_of_the_wrong_handedness_is_refused_and_its_cure_named(disc, coordinates):
+    """Positions alone, or velocities alone, mirrored; a frame that is left-handed throughout is harmless."""
+    def found(w):
+        return {check.name: check for check in inspect(plain(w), coordinates).checks}
+
+    noticed = {"second moments", "alignment"} if coordinates == "axisymmetric" else {"second moments"}
+    for w, cure in ((disc * LEFT, "vx, -vy"), (disc * np.roll(LEFT, 3), "vx, -vy"), (disc[:, SWAP], "vy, vx")):
+        checks = found(w)
+        assert {name for name, check in checks.items() if check.verdict == "refuse"} == noticed
+        assert f"columns are swapped, since with {cure}, vz for" in checks["second moments"].sentence
+    for w in (disc, disc * [1, -1, 1, 1, -1, 1]):
+        assert {name for name, check in found(w).items() if check.verdict != "ok"} <= {"number of stars",
+                                                                                      "stars per octave"}
+
+
+def test_a_mirrored_sphere_is_noticed_if_it_is_anisotropic_and_the_same_if_it_is_not():
+    w = da.Hernquist(beta=0.5, r_max=100.0).sample(10_000, rng=1)
+    for other, cure in ((w * LEFT, "-vx, vy"), (w[:, SWAP], "vy, vx"), (w[:, [0, 1, 2, 4, 5, 3]], "vz, vx")):
+        inspection = inspect(plain(other), "spherical")
+        assert [check.name for check in inspection.checks if check.verdict == "refuse"] == ["alignment"]
+        assert cure in str(inspection)
+    assert inspect(replace(ROUND, w=W * LEFT), "spherical").raised == []
+
+
+def test_the_tensors_are_distributed_as_t_squared_and_their_limits_are_five_sigma():
+    """Kolmogorov and Smirnov's test of 100 Plummer spheres of 1,000 stars; of alignment the larger of two halves."""
+    chi2 = {"growth": [], "misalignment": []}
+    for w in da.Plummer().sample(100_000, rng=5).reshape(100, 1000, 6):
+        for name, kind in (("growth", (Spherical,)[:0]), ("misalignment", (Spherical,))):
+            _, value, limit = getattr(tensors, name)(w, *kind)
+            chi2[name].append(value)
+    for name, d, n, halves in (("growth", 6, 1000, 1), ("misalignment", 24, 500, 2)):
+        share = stats.f(d, n - d, scale=d * (n - 1) / (n - d))
+        assert stats.kstest(chi2[name], lambda x, share=share, halves=halves: share.cdf(x) ** halves).pvalue > 1e-6
+    assert share.sf(limit) == pytest.approx(2 * stats.norm.sf(5), rel=1e-6)
+
+
+def test_near_neighbours_are_as_many_as_theory_says_and_copies_many_more():
+    """P(d_1 / d_2 < q) = q^3 in three dimensions, of pairs: twice the variance; in six none are expected."""
+    rng = np.random.default_rng(8)
+    expected = 5 * AMONG * CLOSER**3
+    by_chance = sum(_copies(rng.normal(size=(AMONG, 3))) for _ in range(5))
+    assert abs(by_chance - expected) < 5 * np.sqrt(2 * expected)
+    assert _copies(W) == 0
+    for noise, least, most in ((1e-4, 790, 800), (1e-2, 100, 800), (0.3, 0, 20)):
+        assert least <= _copies(np.vstack([W[:10_000], W[:400] + noise * rng.normal(size=(400, 6))])) <= most
+    turned = replace(ROUND, w=np.vstack([W, W[::50] * [-1, -1, 1, -1, -1, 1]]))
+    assert inspect(turned, "axisymmetric").raised == ["copies"]
+
+
+def test_a_refusal_can_be_overridden_and_is_told_in_one_line():
+    inspection = inspect(replace(ROUND, w=GROWTH), "spherical")
+    inspection.require("false")
+    for insist in (True, "True"):
+        with pytest.raises(SnapshotError, match="these stars are refused: Stars stream"):
+            inspection.require(insist)
+    with pytest.raises(SnapshotError, match="refuse must be true or false; got 'no'"):
+        inspection.require("no")
+    assert inspection.line.startswith("Refused: do not trust a result. ")
+    assert inspect(ROUND, "spherical").line == "None of the 24 checks is raised."
+    flagged = inspect(replace(ROUND, n_missing=1), "spherical")
+    assert flagged.line == "1 of the 24 checks ask for your judgement: missing values."
 
 
 def test_an_axisymmetric_system_may_be_flat_and_rotate_but_not_have_a_bar():

@@ -50,13 +50,14 @@ def test_the_table_has_units_errors_and_flags_and_survives_its_file(tmp_path, en
     places = np.vstack([taken.spread(4, rng=0), [[50.0, 0, 0]]])
     with pytest.warns(UserWarning, match="too few"):
         result = da.accelerations(model, places, n_velocities=50)
-    table = accelerations_table(taken, result, 2.0)
+    table = accelerations_table(taken, result, 2.0, verdict="None of them is raised.")
     assert (table["ax"].unit, table["flag"][-1]) == ("km2 / (pc s2)", "few stars")
     np.testing.assert_allclose(table["ay_error"], 2 * np.sqrt(result.covariance[:, 1, 1]) * taken.frame.acceleration)
     np.testing.assert_allclose(taken.frame.positions(np.stack([table[c] for c in "xyz"], axis=1)), places, atol=1e-9)
     deliver(tmp_path, table, model)
     again = QTable.read(tmp_path / TABLE)
     assert again["ax"].unit == table["ax"].unit
+    assert next(iter(again.meta.items())) == ("verdict", "None of them is raised.")
     np.testing.assert_array_equal(again["ax"], table["ax"])
     np.testing.assert_array_equal(da.load(tmp_path / "model").theta, model.theta)
 
@@ -134,3 +135,9 @@ def test_the_template_refuses_in_one_sentence(root, tmp_path):
              for output in cell.get("outputs", []) if output["output_type"] == "error"]
     ((line,),) = (output["traceback"] for output in shown)
     assert line.startswith("SnapshotError: these stars are refused")
+    assert papermill(root, tmp_path, snapshot="falling.fits", output="results", refuse="false", **TINY) == "done"
+    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+    top = next(output for cell in cells for output in cell.get("outputs", []))
+    assert "**Refused: do not trust a result." in "".join(top["data"]["text/markdown"])
+    for said in (QTable.read(tmp_path / "results" / TABLE).meta, da.load(tmp_path / "results" / "model").metadata):
+        assert said["verdict"].startswith("Refused: do not trust a result.")
