@@ -129,10 +129,17 @@ def vector(
                "'kpc a/h' and 'km sqrt(a)/s'")
         refuse(not unit.is_equivalent(target), f"{key} is in {str(unit) or 'no unit'} and {first} in "
                f"{str(target) or 'no unit'}; they must be of one kind")
-        column = np.ma.asarray(getattr(table[name], "value", table[name])).astype(np.float64)
         factor = (factors[0] or 1) ** of_a * (factors[1] or 1) ** of_h * unit.to(target)
-        values.append(np.ma.filled(column, np.nan) * factor)
+        values.append(numbers(table, name, key) * factor)
     return np.stack(values, axis=1) * target
+
+
+def numbers(table: Table, name: str, key: str) -> np.ndarray:
+    """Return the column for ``key``, float64, without its unit; masked values are NaN."""
+    refuse(name not in table.colnames, f"there is no column {name!r} for {key} among {', '.join(table.colnames)[:200]}")
+    column = table[name]
+    refuse(column.ndim != 1 or column.dtype.kind not in "iuf", f"column {name!r} must hold one real number a row")
+    return np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
 
 
 def factors_of(

@@ -22,6 +22,7 @@ from dfaccel.snapshot.columns import (
     SnapshotError,
     factors_of,
     mapping,
+    numbers,
     refuse,
     told,
     unit_in,
@@ -51,6 +52,7 @@ class Snapshot:
     unused: tuple[str, ...] = ()
     taken: str = ""  # what was taken for what, in one line
     factors: tuple[float, float] = (0.0, 0.0)  # scale factor and little h, zero if they are not known
+    weights: np.ndarray | None = None  # (n,), of mean one, for how much each star counts; None: all alike
 
     def points(self, table: Table, columns: Mapping | str | None = None, coordinates: str = "radial") -> np.ndarray:
         """Return the positions (m, 3), in the frame, of a table of points; columns without units are as the stars."""
@@ -101,11 +103,12 @@ def read_table(path: str | Path, particles: str = "") -> Table:
 
 
 def take(table: Table, columns: Mapping | str | None = None, units: Mapping | str | None = None, *,
-         centre: str = "stars", hubble: float = 0, scale_factor: float = 0, name: str = "the table", digest: str = ""
-         ) -> Snapshot:
+         centre: str = "stars", weights: str = "", hubble: float = 0, scale_factor: float = 0,
+         name: str = "the table", digest: str = "") -> Snapshot:
     """Take stars from a table: each row of six finite numbers once, about the ``centre`` of the "stars" or "origin".
 
-    Units with scale factor a and little h, such as kpc a/h, need ``scale_factor`` and ``hubble`` (0: not given).
+    The column ``weights`` says for how much each counts, such as its mass. Units with scale factor a and little h, such
+    as kpc a/h, need ``scale_factor`` and ``hubble`` (0: not given).
     """
     columns, units = mapping(columns, "columns"), mapping(units, "units")
     refuse(centre not in ("stars", "origin"), f"centre must be 'stars' or 'origin'; got {centre!r}")
@@ -119,12 +122,12 @@ def take(table: Table, columns: Mapping | str | None = None, units: Mapping | st
     for q, kind, first in ((x, "length", "x"), (v, "velocity", "vx")):
         refuse(not plain and q.unit.physical_type != kind, f"{first} is in {str(q.unit) or 'no unit'}, which is no "
                f"unit of {kind}; {SKY}")
-    w = np.hstack([x.value, v.value])
-    finite = np.isfinite(w).all(axis=1)
+    w, weight = np.hstack([x.value, v.value]), numbers(table, weights, "weights") if weights else np.ones(len(table))
+    finite = np.isfinite(w).all(axis=1) & np.isfinite(weight)
     rows = np.flatnonzero(finite)[np.sort(np.unique(w[finite], axis=0, return_index=True)[1])]
     refuse(len(rows) < check.MIN_STARS, f"{name} has {len(rows)} different rows with six finite numbers; at least "
            f"{check.MIN_STARS} stars are needed")
-    w = w[rows]
+    w, weight = w[rows], _shares(weight[rows], weights) if weights else None
     for key, column in zip(check.COLUMNS, w.T, strict=True):
         refuse((column == column[0]).all(), f"column {used[key]!r} has the same value in every row; it cannot be {key}")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -138,9 +141,17 @@ def take(table: Table, columns: Mapping | str | None = None, units: Mapping | st
     length, velocity = float(np.median(r)), float(np.sqrt((speed**2).mean() / 3))
     frame = Frame(length * x.unit, velocity * v.unit, middle[:3] * x.unit, middle[3:] * v.unit)
     n_finite, w = int(finite.sum()), w / np.repeat([length, velocity], 3)
-    unused = tuple(column for column in table.colnames if column not in used.values())
+    unused = tuple(column for column in table.colnames if column not in (weights, *used.values()))
     return Snapshot(w, frame, len(table), len(table) - n_finite, n_finite - len(rows), name, digest, unused,
-                    told(table, used, units, factors), factors)
+                    told(table, used, units, factors), factors, weight)
+
+
+def _shares(weight: np.ndarray, column: str) -> np.ndarray:
+    """Return weights (n,) of mean one."""
+    try:
+        return check.weights(weight, len(weight))
+    except ValueError as error:
+        raise SnapshotError(f"column {column!r}, for weights: {error}") from None
 
 
 def _middle(x: np.ndarray) -> np.ndarray:

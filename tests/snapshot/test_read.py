@@ -281,3 +281,27 @@ def test_points_are_read_in_the_frame():
     for coordinates, place in (("spherical", [0, 0, 0]), ("axisymmetric", [0, 0, 3])):
         with pytest.raises(SnapshotError, match="row 0 of the points is exactly in the centre, or on the axis"):
             at_origin.points(Table([[float(number)] for number in place], names=NAMES[:3]), None, coordinates)
+
+
+def test_weights_are_a_column(tmp_path):
+    """Of mean one over the stars kept; a star whose weight is missing is left out; nothing is ignored in silence."""
+    n = 1500
+    made, mass, kept = table(stars(n=n)), np.linspace(1, 3, n), np.setdiff1d(np.arange(n), LOST)
+    put(made, "mass", MaskedColumn(mass, mask=np.isin(np.arange(n), LOST)), "Msun")
+    write(made, tmp_path / "stars.fits", "fits")
+    taken = read(tmp_path / "stars.fits", weights="mass")
+    np.testing.assert_allclose(taken.weights, mass[kept] / mass[kept].mean())
+    assert (len(taken.w), taken.n_missing, taken.unused) == (len(kept), len(LOST), ())
+    alike = read(tmp_path / "stars.fits")
+    assert alike.weights is None
+    assert alike.unused == ("mass",)
+    for values, sentence in (
+        (-mass, "column 'mass', for weights: weights must be finite and not negative; 1500 are not, first at index 0"),
+        (np.where(np.arange(n) == 3, 1.0, 0.0), "must spread over 1000 stars; their effective number is 1"),
+        (np.full(n, "heavy"), "column 'mass' must hold one real number a row"),
+    ):
+        made.replace_column("mass", values)
+        with pytest.raises(SnapshotError, match=sentence):
+            take(made, weights="mass")
+    with pytest.raises(SnapshotError, match="there is no column 'weight' for weights among x, y, z, vx, vy, vz, mass"):
+        take(made, weights="weight")
