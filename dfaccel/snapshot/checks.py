@@ -60,10 +60,9 @@ class Inspection:
     @property
     def line(self) -> str:
         """The verdict in one line, for the head of everything that is made of these stars."""
-        names, count = ", ".join(self.raised), f"of the {len(self.checks)} checks"
-        if self.verdict == "refuse":
-            return f"Refused: do not trust a result. {len(self.raised)} {count} failed: {names}."
-        return f"{len(self.raised)} {count} ask for your judgement: {names}." if names else f"None {count} is raised."
+        names, count = self.raised, f"{len(self.raised)} of {len(self.checks)} checks"
+        line = f"Raised, for your judgement: {count} ({', '.join(names)})." if names else "No check is raised."
+        return f"Refused: do not trust a result. {line}" if self.verdict == "refuse" else line
 
     def require(self, insist: bool | str = True) -> None:
         """Raise SnapshotError with the reasons to refuse, if there are any; "false", of a command line, overrides."""
@@ -168,7 +167,8 @@ def _columns(w: np.ndarray, kind: type[CoordinateMap]) -> Iterator[Check]:
     n, spaces = min(len(w), AMONG), [w, y[torch.isfinite(y).all(1)].numpy()]  # as they are; turned about an axis
     k, pairs = max(map(_copies, spaces)), n * CLOSER**3 / 2  # by chance, where stars fill three dimensions or more
     bad = f"{k} of {n:,} stars have others {1 / CLOSER:.0f} times nearer than the next: copies, jittered or turned."
-    yield _graded("copies", k, "No star is a copy of another.", bad, limit=float(2 * stats.poisson.isf(CHANCE, pairs)))
+    yield _graded("copies", k, "No more stars are near each other than by chance.", bad,
+                  limit=float(2 * stats.poisson.isf(CHANCE, pairs)))
 
 
 def _copies(y: np.ndarray) -> int:

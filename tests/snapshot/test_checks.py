@@ -130,10 +130,10 @@ def test_a_refusal_can_be_overridden_and_is_told_in_one_line():
             inspection.require(insist)
     with pytest.raises(SnapshotError, match="refuse must be true or false; got 'no'"):
         inspection.require("no")
-    assert inspection.line.startswith("Refused: do not trust a result. ")
-    assert inspect(ROUND, "spherical").line == "None of the 24 checks is raised."
+    assert inspection.line.startswith("Refused: do not trust a result. Raised, ")
+    assert inspect(ROUND, "spherical").line == "No check is raised."
     flagged = inspect(replace(ROUND, n_missing=1), "spherical")
-    assert flagged.line == "1 of the 24 checks ask for your judgement: missing values."
+    assert flagged.line == "Raised, for your judgement: 1 of 24 checks (missing values)."
 
 
 def test_an_axisymmetric_system_may_be_flat_and_rotate_but_not_have_a_bar():
