@@ -1,6 +1,6 @@
 """How fast does a bar turn, and what are the accelerations beside it? Over and over again.
 
-    python benchmarks/unknowns.py --sets 6     # six galaxies of 500,000 stars; ten minutes of one core each
+    python benchmarks/unknowns.py --sets 10     # ten galaxies of 500,000 stars; ten minutes of one core each
 
 Each data set is a `dfaccel.BarredDisc` of its own, learned by four flows with the symmetries of a bar (`models/train.py
 bar` is the first of them). The equations are those of 300 points, log-uniform in R between 0.6 and 2.5 half lengths of
@@ -66,7 +66,7 @@ def measure(number: int) -> list[dict]:
 def main() -> None:
     """Measure what is missing."""
     command = parser(__doc__)
-    command.add_argument("--sets", type=int, default=6)
+    command.add_argument("--sets", type=int, default=10)
     arguments = command.parse_args()
     torch.set_num_threads(1)
     rows = Rows(RESULTS / "unknowns.ecsv", KEYS, {"command": "python benchmarks/unknowns.py"})
