@@ -134,7 +134,7 @@ def _arrow(source: IO, particles: str) -> Table:
 
 
 def _numpy(source: IO, particles: str) -> Table:
-    loaded, arrays = np.load(source), {}
+    loaded, arrays = np.load(source, allow_pickle=False), {}
     for name in getattr(loaded, "files", [""]):
         try:
             arrays[name] = loaded[name] if name else loaded
