@@ -80,7 +80,7 @@ def finite_rows(array: np.ndarray, name: str) -> np.ndarray:
 
 def weights(values: np.ndarray, n: int) -> np.ndarray:
     """Return n weights of mean one, or raise if one is negative or not finite, or if they spread over few stars."""
-    array = np.asarray(values, dtype=np.float64)
+    array = numbers(values, "weights")
     if array.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one for each star; got {array.shape}")
     bad = ~(np.isfinite(array) & (array >= 0))

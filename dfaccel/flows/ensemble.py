@@ -26,10 +26,11 @@ def in_threads(function: Callable[[Tensor], Any], chunks: tuple[Tensor, ...]) ->
     n = torch.get_num_threads()
     if min(n, len(chunks)) == 1:
         return [function(chunk) for chunk in chunks]
-    with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        parts = list(pool.map(function, chunks))
-    torch.set_num_threads(n)  # what the workers set is also what later threads begin with
-    return parts
+    try:
+        with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, chunks))
+    finally:
+        torch.set_num_threads(n)  # what the workers set is also what later threads begin with
 
 
 @dataclass(eq=False)

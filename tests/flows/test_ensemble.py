@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import dfaccel as da
+from dfaccel.flows.ensemble import in_threads
 
 KINDS = ["linear", *(name + end for name in ("radial", "axisymmetric", "spherical") for end in ("", "-reversal"))]
 
@@ -179,3 +180,20 @@ def test_training_stars_near_a_point_are_counted(ensemble):
     counted = (np.linalg.norm(stars[None] - points[:, None], axis=2) < 0.5).sum(1)
     assert (np.abs(np.log2(near[:2] / counted[:2])) < 1).all()
     assert near[2] < 1
+
+
+def test_threads_change_no_bit_and_are_left_as_they_were(ensemble):
+    model, w = ensemble("radial"), da.Plummer().sample(9000, rng=1)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.append((*model.members_score(w), model.members_log_df(w)))
+            with pytest.raises(ZeroDivisionError):
+                in_threads(lambda chunk: 1 / 0, (torch.zeros(1), torch.zeros(1)))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)

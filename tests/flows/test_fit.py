@@ -248,6 +248,7 @@ ROWS, EVERY = np.arange(1200)[:, None], "n_flows must be a positive integer; got
         (None, {"weights": np.r_[np.ones(1199), -1]}, "weights must be finite and not negative; 1 are not"),
         (None, {"weights": np.r_[np.ones(1198), np.nan, np.inf]}, "negative; 2 are not, first at index 1198"),
         (None, {"weights": np.r_[np.zeros(1199), 1]}, "spread over 1000 stars; their effective number is 1"),
+        (None, {"weights": np.ma.masked_less(np.arange(1200.0), 3)}, "weights has masked values in 3 rows, first at"),
         (None, {"weights": np.zeros(1200)}, "their effective number is 0"),
         (None, {"equilibrium": -0.1}, "equilibrium must be a positive finite number; got -0.1"),
         (None, {"equilibrium": 0.1}, "equilibrium needs coordinates that impose a symmetry; got 'radial'"),
