@@ -17,7 +17,7 @@ from dfaccel.gravity.potential import Potential, potential
 from dfaccel.gravity.scorecard import ScoreCard, score_card
 from dfaccel.gravity.solve import Solution, solve
 from dfaccel.stars.mcmc import ShortChainError, sample_mcmc
-from dfaccel.stars.noise import add_noise, denoise
+from dfaccel.stars.noise import add_noise, denoise, possible_truths
 from dfaccel.systems.bar import BarredDisc
 from dfaccel.systems.base import DistributionFunction
 from dfaccel.systems.disc import Disc, MiyamotoNagai
@@ -30,6 +30,6 @@ __all__ = [
     "Accelerations", "BarredDisc", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist",
     "MiyamotoNagai", "Plummer", "Potential", "ScoreCard", "ShortChainError", "Solution", "Stream", "TrainConfig",
     "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "fit", "jeans", "kl_divergence",
-    "knn_divergence", "load", "mix", "potential", "record", "sample_mcmc", "save", "score_card", "snapshot", "solve",
-    "spherical", "unknowns",
+    "knn_divergence", "load", "mix", "possible_truths", "potential", "record", "sample_mcmc", "save", "score_card",
+    "snapshot", "solve", "spherical", "unknowns",
 ]

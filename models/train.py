@@ -1,8 +1,8 @@
 """Train the ensembles the book loads: ``python models/train.py hernquist_iso``, or ``make models`` for all.
 
 Each recipe is complete: its stars are drawn from a seed, its training resumes from ``_build/training/NAME`` if it was
-interrupted, and the finished ensemble is written to ``models/NAME``. A recipe with ``prior`` learns from noisy stars
-that were denoised with that ensemble. One with ``start`` first learns its stars that way, and goes on from there. One
+interrupted, and the finished ensemble is written to ``models/NAME``. A recipe with ``n_truths`` learns from so many
+possible truths of each noisy star. One with ``start`` first learns its stars that way, and goes on from there. One
 with ``n_repeats`` learns a table of stars with units, as chapter 14 does, and is calibrated by as many repetitions.
 To try a recipe, give ``--stars`` and ``--output``: fewer stars, another folder, no checkpoints.
 """
@@ -27,6 +27,7 @@ SPHERICAL = {
     "spec": da.FlowSpec(n_transforms=6),
     "config": da.TrainConfig(n_epochs=4, bootstrap=True),
 }
+AWARE = {**SPHERICAL, "n_truths": 16, "equilibrium": 0.1}  # of the noise
 ADAM = {**SPHERICAL, "config": da.TrainConfig(n_epochs=8, bootstrap=True, matrix_rate=0.0)}  # before there was Muon
 SCRATCH = {
     "coordinates": "radial",
@@ -119,9 +120,9 @@ RECIPES = {
     "hernquist_iso_free": {"beta": 0.0, "seed": 103, **FREE},
     "hernquist_aniso_free": {"beta": 0.5, "seed": 104, **SCRATCH},
     "hernquist_iso_1pct_naive": {"beta": 0.0, "seed": 105, "noise": 0.01, **SPHERICAL},
-    "hernquist_iso_1pct": {"beta": 0.0, "seed": 105, "noise": 0.01, "prior": "hernquist_iso_1pct_naive", **SPHERICAL},
+    "hernquist_iso_1pct": {"beta": 0.0, "seed": 105, "noise": 0.01, **AWARE},
     "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},
-    "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, "prior": "hernquist_iso_10pct_naive", **SPHERICAL},
+    "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, **AWARE},
     "disc": {"seed": 91, **DISC},
     "bar": {"seed": 1, **BAR},
     "faded": {"beta": 0.5, "seed": [17, 1], **FADED},
@@ -129,7 +130,6 @@ RECIPES = {
     "king": {"system": Unseen("king"), "seed": 14, **SNAPSHOT},
     "nfw": {"system": Unseen("nfw"), "seed": 15, **SNAPSHOT},
 }
-N_CANDIDATES = 16  # truths proposed for a noisy star
 
 
 def system(recipe: dict) -> da.DistributionFunction:
@@ -146,17 +146,15 @@ def train(recipe: dict, stars: np.ndarray, folder: Path | None) -> da.FlowEnsemb
     """Train the ensemble of a recipe from its stars (n, 6), with checkpoints in a folder."""
     seed, noise = recipe["seed"], recipe.get("noise", 0.0)
     stars = da.add_noise(stars, noise, rng=[seed, 1])
-    if "prior" in recipe:
-        prior = da.load(MODELS / recipe["prior"])
-        stars = da.denoise(stars, noise, prior, n_candidates=N_CANDIDATES, rng=[seed, 2, 0])
-        seed = [seed, 3, 0]
+    if "n_truths" in recipe:
+        stars = da.possible_truths(stars, noise, n_truths=recipe["n_truths"], rng=[seed, 2])
     names = ("n_flows", "spec", "config", "coordinates", "time_reversal", "equilibrium", "selection")
     options = {key: recipe[key] for key in names if key in recipe}
     if "start" in recipe:
         start = folder and folder / "start"
         options["prior"] = da.fit(stars, rng=[*np.atleast_1d(seed), 4], checkpoint=start, **recipe["start"])
     model = da.fit(stars, rng=seed, checkpoint=folder, **options)
-    described = {"name": repr(system(recipe)), **{key: recipe.get(key) for key in ("beta", "seed", "noise", "prior")}}
+    described = {"name": repr(system(recipe)), **{key: recipe.get(key) for key in ("beta", "seed", "noise")}}
     model.metadata |= {"system": described, "units": "G = mass = scale radius = 1"}
     return model
 

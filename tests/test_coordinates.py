@@ -199,7 +199,7 @@ def test_scales_come_from_the_stars(name, kind):
 
 
 def test_unknown_names_are_refused_with_those_known():
-    names = "coordinates must be one of spherical, axisymmetric, radial, linear, flat, bisymmetric"
+    names = "coordinates must be one of spherical, axisymmetric, radial, linear, flat, bisymmetric, local, mirrored"
     with pytest.raises(ValueError, match=f"{names}, or a CoordinateMap; got 'cubic'"):
         coordinate_map(np.ones((5, 6)), "cubic")
     with pytest.raises(ValueError, match=f"{names}; got 'cubic'"):

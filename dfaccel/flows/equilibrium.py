@@ -18,9 +18,10 @@ from torch import Tensor
 from dfaccel import _check as check
 from dfaccel.coordinates import CoordinateMap
 
-_SPACING = 0.5  # of the Gaussians, and their width, in standard deviations of the position coordinates
+_SPACING = {1: 0.5, 2: 0.5, 3: 1.0}  # of the Gaussians, and width, in standard deviations of 1-3 position coordinates
 _REACH = 2.5  # the same: stars farther out, where a sum of Gaussians is no potential, do not count
 _MEMORY = 0.9  # share of the normal equations of earlier steps that is kept
+_CHUNK = 500_000  # stars whose rates are found at a time
 _RIDGE = 1e-6  # relative to the mean diagonal of the normal equations
 
 
@@ -36,29 +37,25 @@ class Equilibrium:
         self, weight: float, coordinates: CoordinateMap, mean: Tensor, std: Tensor, w: Tensor, selection: bool = False
     ) -> None:
         self.selection, self.weight, p = selection, check.positive(weight, "equilibrium"), coordinates.n_positions
-        if p > 2:
-            raise ValueError(f"equilibrium needs coordinates that impose a symmetry; got {coordinates.name!r}")
-        w = w.clone().requires_grad_()
-        y, log_jacobian = coordinates.forward(w)
+        parts = [_rates(coordinates, part, std) for part in w.split(_CHUNK)]
+        y, straight, pushed = (torch.cat(part) for part in zip(*parts, strict=True))
         y = (y - mean) / std
-        columns = (*y.T, log_jacobian)
-        gradient = torch.stack([torch.autograd.grad(c.sum(), w, retain_graph=True)[0] for c in columns], 1)
-        straight = (gradient[..., :3] @ w[:, 3:, None])[..., 0].detach()
-        pushed = gradient[..., 3:] @ gradient[:, :p, :3].mT
-        q = y[:, :p].detach()
+        q = y[:, :p]
         smooth = torch.cat([torch.ones_like(q[:, :1]), q, q**2], 1)
-        frequency = smooth @ torch.linalg.lstsq(smooth, straight[:, :-1].norm(dim=1, keepdim=True).log()).solution
+        moved = straight[:, :-1] - (p > 2) * smooth @ torch.linalg.lstsq(smooth, straight[:, :-1]).solution
+        frequency = smooth @ torch.linalg.lstsq(smooth, moved.norm(dim=1, keepdim=True).log()).solution
         inside = (q.abs() <= _REACH).all(1, keepdim=True)
         self.rates = torch.where(inside, torch.cat([straight, pushed.flatten(1)], 1) / frequency.exp(), 0.0).float()
         signs = torch.nn.functional.pad(coordinates.flips, (0, 1), value=1.0)
         self.flips = torch.cat([signs, (signs[:, :, None] * signs[:, None, :p]).flatten(1)], 1)
-        line = torch.arange(-_REACH - 1, _REACH + 1.1, _SPACING)
+        self.spacing = _SPACING[p]
+        line = torch.arange(-_REACH - 1, _REACH + 1.1, self.spacing)
         self.centres = torch.cartesian_prod(*[line] * p).reshape(-1, p)
         self.n_unknowns = len(self.centres) * (1 + selection)
 
     def slopes(self, where: Tensor) -> Tensor:
         """Return the gradient (..., p, J) of each Gaussian at standardized position coordinates (..., p)."""
-        away = (where[..., None, :] - self.centres.to(where)) / _SPACING
+        away = (where[..., None, :] - self.centres.to(where)) / self.spacing
         return -(away * torch.exp(-0.5 * away.square().sum(-1, keepdim=True))).mT
 
     def terms(self, score: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,3 +80,13 @@ class Equilibrium:
             found = torch.linalg.solve(square, right).float().unflatten(1, (-1, len(self.centres)))
             fields = torch.einsum("knpj,kcjo->kcpn", slopes, found)
         return (streaming - (pushes * fields).sum((1, 2))).square().mean(1), normal
+
+
+def _rates(coordinates: CoordinateMap, w: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, and the rates of y / std and ln J of stars, along a line (n, d + 1) and by a push (n, d + 1, p)."""
+    w = w.clone().requires_grad_()
+    y, log_jacobian = coordinates.forward(w)
+    columns = (*(y / std).T, log_jacobian)
+    gradient = torch.stack([torch.autograd.grad(c.sum(), w, retain_graph=True)[0] for c in columns], 1)
+    straight = (gradient[..., :3] @ w[:, 3:, None])[..., 0].detach()
+    return y.detach(), straight, gradient[..., 3:] @ gradient[:, : coordinates.n_positions, :3].mT

@@ -15,8 +15,9 @@ from dfaccel._files import checksum
 from dfaccel.coordinates import CoordinateMap, coordinate_map
 from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.equilibrium import Equilibrium
+from dfaccel.flows.loop import train
 from dfaccel.flows.maf import FlowSpec
-from dfaccel.flows.training import Run, TrainConfig, train
+from dfaccel.flows.training import GROUP, Run, TrainConfig
 
 _N_REFERENCE = 20_000  # training positions an ensemble keeps, to know where it has seen data
 
@@ -51,6 +52,16 @@ class Prepared:
         return float(self.std.log().sum() - self.log_jacobian[part].mean())
 
 
+def _truths(stars: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return stars (n, 6), or possible truths of each, one after another, the logs of their weights, and how many."""
+    if not hasattr(stars, "log_weight"):
+        return check.phase_space(stars, "stars"), None, 1
+    n, truths = np.shape(stars.log_weight)
+    if truths % GROUP or np.shape(stars.w) != (n, truths, 6):
+        raise ValueError(f"stars must have a multiple of {GROUP} possible truths each; got shape {np.shape(stars.w)}")
+    return check.phase_space(stars.w.reshape(-1, 6), "stars"), stars.log_weight.reshape(-1, 1), truths
+
+
 def prepare(w: np.ndarray, coordinates: str | CoordinateMap = "radial", *, time_reversal: bool = False) -> Prepared:
     """Choose coordinates from stars ``w`` (n, 6), and standardize the stars in them."""
     coordinates = coordinate_map(w, coordinates, time_reversal=time_reversal)
@@ -80,12 +91,15 @@ def fit(
 
     Parameters
     ----------
-    stars : ndarray, shape (n, 6)
-        Stars, x y z vx vy vz, at least 1,000, in any units of length and velocity.
+    stars : ndarray, shape (n, 6), or PossibleTruths
+        Stars, x y z vx vy vz, at least 1,000, in any units of length and velocity; or, for stars with errors, the
+        `possible_truths` of each. The loss is then that of the stars as they were measured: at each step a truth of a
+        star is drawn in proportion to f, which gives the gradient of the likelihood (Fisher's identity).
     n_flows, spec, config : int, FlowSpec, TrainConfig, optional
         Number of members, their architecture and the schedule.
-    coordinates, time_reversal : {"spherical", "axisymmetric", "radial", "linear"} or CoordinateMap, bool
-        Coordinates to learn in: the first two impose their symmetry exactly. And whether to impose f(x, v) = f(x, -v).
+    coordinates, time_reversal : {"spherical", "axisymmetric", "radial", "linear", "local", ...} or CoordinateMap, bool
+        Coordinates to learn in: the first two impose their symmetry exactly; "local" is for a ball or a box with walls,
+        and "mirrored" the same with z -> -z. And whether to impose f(x, v) = f(x, -v).
     prior : FlowEnsemble, optional
         Ensemble of as many members to start from, for example with a symmetry that is likely but must not be imposed.
     weights : ndarray, shape (n,), optional
@@ -93,7 +107,7 @@ def fit(
         pass draws stars in proportion. The metadata state the effective number of stars, (sum w)^2 / sum w^2.
     equilibrium : float
         Weight in the loss of the mean squared misfit of the Boltzmann equation, at all stars in one field of force,
-        which is found with f (0.1 is a good one; 0 leaves it out). It needs coordinates that impose a symmetry.
+        which is found with f (0.1 is a good one with a symmetry, 0.3 without; 0 leaves it out).
     selection : bool
         Whether stars are missing by place: the equilibrium then has an unknown completeness, which is found with f.
     rng, device : Generator or int, str
@@ -117,8 +131,9 @@ def fit(
     >>> model.sample(5, rng=2).shape
     (5, 6)
     """
-    w = check.phase_space(stars, "stars")
-    check.training_stars(w)
+    w, log_weight, truths = _truths(stars)
+    n_stars = len(w) // truths
+    check.training_stars(w[::truths])
     check.count(n_flows, "n_flows")
     spec, config = spec or FlowSpec(), config or TrainConfig()
     if device == "auto":
@@ -131,32 +146,39 @@ def fit(
         raise ValueError(f"a prior needs as many members as are trained, and coordinates without symmetry; it has "
                          f"{prior.n_flows} for {n_flows}, and coordinates is {coordinates.name!r}")
     if weights is not None:
-        weights = check.weights(weights, len(w))
+        weights = check.weights(weights, n_stars)
     if selection and not equilibrium:
         raise ValueError("selection needs an equilibrium, for example 0.1; without it the training knows no equation")
-    some = torch.from_numpy(np.random.default_rng(seeds["data"]).permutation(len(w))[:_N_REFERENCE])
+    order, n = np.random.default_rng(seeds["data"]).permutation(n_stars), max(1, round(config.held_out * n_stars))
+    some = torch.from_numpy(order[:_N_REFERENCE] * truths)
     nothing = torch.zeros(n_flows, 0)
     model = FlowEnsemble(spec, coordinates, ready.mean, ready.std, nothing, ready.positions[some], prior=prior)
     density = None if prior is None else model.to(device).density
-    equation, rates, flips = None, None, coordinates.flips
+    equation, table, judges, flips = None, [ready.y], [ready.y], [coordinates.flips]
     if equilibrium:
         equation = Equilibrium(equilibrium, coordinates, ready.mean, ready.std, torch.from_numpy(w), selection)
-        rates, flips = equation.rates, torch.cat([flips, equation.flips], dim=1)
-    order, n = np.random.default_rng(seeds["data"]).permutation(len(w)), max(1, round(config.held_out * len(w)))
-    table = ready.y if rates is None else torch.cat([ready.y, rates], dim=1)
-    parts = [part.to(device) for part in (table[order[n:]], ready.y[order[:n]], flips)]
+        table, flips = [ready.y, equation.rates], [coordinates.flips, equation.flips]
+    if truths > 1:
+        worth = (ready.log_jacobian[:, None] + torch.from_numpy(log_weight)).float()
+        table, judges, flips = [*table, worth], [ready.y, worth], [*flips, torch.ones(len(flips[0]), 1)]
+    table, judges = (torch.cat(part, 1).unflatten(0, (-1, truths)) for part in (table, judges))
+    parts = (table[order[n:]].flatten(0, 1), judges[order[:n]].flatten(0, 1), torch.cat(flips, 1))
+    parts = [part.to(device) for part in parts]
     shares = None if weights is None else (weights[order[n:]], weights[order[:n]])
-    run = Run(spec.layout(coordinates.features), config, *parts, seeds, range(n_flows), density, equation, shares)
+    layout = spec.layout(coordinates.features)
+    run = Run(layout, config, *parts, seeds, range(n_flows), density, equation, shares, truths)
+    together = w if weights is None else np.column_stack([w, np.repeat(weights, truths)])
     kind = f"training with equilibrium {equilibrium}" if equilibrium else "training"
     identity = {
         "kind": kind + " and selection" * selection, "spec": asdict(spec),
-        "stars": checksum(w if weights is None else np.column_stack([w, weights])),
+        "stars": checksum(*(part for part in (together, log_weight) if part is not None)),
         "coordinates": coordinates.to_dict(), "config": asdict(config), "n_flows": n_flows, "seeds": seeds,
         **({} if prior is None else {"prior": checksum(prior.theta)}),
     }
     train(run, None if checkpoint is None else Path(checkpoint).expanduser() / "checkpoint.safetensors", identity)
     metadata = {
-        "n_stars": len(w), "n_effective": len(w) if weights is None else len(w) / float((weights**2).mean()),
+        "n_stars": n_stars, "n_truths": truths,
+        "n_effective": n_stars if weights is None else n_stars / float((weights**2).mean()),
         "stars_sha256": identity["stars"], "seeds": seeds, "config": asdict(config),
         "equilibrium": equilibrium, "selection": selection, "held_out_loss": run.progress["best"],
         "history": run.progress["history"], "seconds": round(run.progress["seconds"], 1), "device": device,

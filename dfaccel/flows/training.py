@@ -1,27 +1,20 @@
-"""Training of K flows at once: the schedule, the state that a checkpoint holds, and the loop."""
+"""Training of K flows at once: the schedule, and the state that a step changes and a checkpoint holds."""
 
 import math
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from dfaccel import _check as check
-from dfaccel._files import difference, read_tensors, write_tensors
 from dfaccel.flows.equilibrium import Equilibrium
 from dfaccel.flows.maf import Layout
 from dfaccel.flows.muon import Optimizer
 
 _CHUNK = 1024  # held-out stars evaluated at a time: what fits the cache
+GROUP = 4  # possible truths of a star among which one is chosen at a time
 
 
 @dataclass(frozen=True)
@@ -90,19 +83,20 @@ class Run:
     def __init__(
         self, layout: Layout, config: TrainConfig, stars: Tensor, held_out: Tensor, flips: Tensor, seeds: dict,
         labels: Sequence[int], density: Callable[[list, Tensor], Tensor] | None = None,
-        equilibrium: Equilibrium | None = None, weights: tuple[np.ndarray, np.ndarray] | None = None,
+        equilibrium: Equilibrium | None = None, weights: tuple[np.ndarray, np.ndarray] | None = None, truths: int = 1,
     ) -> None:
         # stars and held_out (n, features) are standardized; with a density of their own, flows start as the identity;
         # the labels number the members, each of which has streams of randomness of its own;
         # with an equilibrium the stars have its rates as further columns, and the flips their signs;
-        # weights are those of the stars and of those held out
+        # weights are those of the stars and of those held out;
+        # with several possible truths a star has as many rows, one after another; the last column is ln J and weight
         self.equilibrium = equilibrium
         self.layout, self.config, self.flips, self.seeds, self.labels = layout, config, flips, seeds, tuple(labels)
         self.density, self.whole = density or layout.log_prob, density is not None
         self.held, self.y = held_out.T.contiguous(), stars.T.contiguous()
-        self.weights, judges = weights or (None, np.ones(len(held_out)))
+        self.weights, judges = weights or (None, np.ones(len(held_out) // truths))
         self.shares = torch.from_numpy(judges / judges.mean()).to(stars.device)
-        self.n = self.y.shape[1]
+        self.truths, self.n = truths, self.y.shape[1] // truths
         self.n_steps = self.n // config.batch_size
         if not self.n_steps:
             raise ValueError(f"batch_size must be at most the {self.n} training stars; got {config.batch_size}")
@@ -112,6 +106,7 @@ class Run:
         initial = [int(states[label]) for label in self.labels]
         theta = layout.initial(initial) if density is None else layout.identity(layout.initial(initial))
         self.theta = theta.to(stars.device).requires_grad_()
+        self.chosen = torch.zeros(k, self.n if truths > 1 else 0, dtype=torch.int32)  # of its truths, for each star
         self.best = self.theta.detach().clone()
         self.optimizer = Optimizer(layout, self.theta, config.learning_rate, config.matrix_rate)
         j = 0 if equilibrium is None else equilibrium.n_unknowns
@@ -145,8 +140,33 @@ class Run:
         signs = torch.from_numpy(self._draws("batches", "flips", members, epoch, 1)) if len(self.flips) > 1 else None
         for step in range(start, self.n_steps):
             part = slice(step * size, (step + 1) * size)
-            batch = self.y[:, torch.from_numpy(order[:, part].astype(np.int64))].transpose(0, 1)
-            yield batch if signs is None else batch * self.flips[signs[:, part].long()].mT
+            stars = torch.from_numpy(order[:, part].astype(np.int64))
+            sign = None if signs is None else self.flips[signs[:, part].long()].mT
+            if self.truths > 1:
+                yield self._choose(stars, 1.0 if sign is None else sign[..., None], (epoch, step))
+                continue
+            batch = self.y[:, stars].transpose(0, 1)
+            yield batch if sign is None else batch * sign
+
+    def _choose(self, stars: Tensor, sign: Tensor | float, key: tuple[int, int]) -> Tensor:
+        """Return a batch of truths, drawn anew from the posterior: among a few of each of ``stars`` (members, size)."""
+        # the truths are parted into groups at random, without regard to the present one, which leaves the posterior
+        members, rows = self.members, torch.tensor(self.members)[:, None].expand_as(stars)
+        rngs = [np.random.default_rng([self.seeds["batches"], self.labels[member], *key, 2]) for member in members]
+        groups = torch.from_numpy(np.stack([rng.permutation(self.truths) for rng in rngs]))
+        uniform = torch.from_numpy(np.stack([rng.random((stars.shape[1], GROUP), np.float32) for rng in rngs]))
+        group_of = groups.argsort(1).gather(1, self.chosen[rows, stars].long()) // GROUP
+        group = groups.unflatten(1, (-1, GROUP)).gather(1, group_of[..., None].expand(-1, -1, GROUP))
+        some = self.y[:, stars[..., None] * self.truths + group].transpose(0, 1) * sign
+        with torch.no_grad():
+            log_f = self._log_f(self._networks(), some.flatten(2)).unflatten(1, (-1, GROUP))
+        picked = (log_f - torch.log(-torch.log(uniform)).to(log_f)).argmax(2, keepdim=True)  # Gumbel (1954)
+        self.chosen[rows, stars] = group.gather(2, picked.cpu())[..., 0].int()
+        return some.take_along_dim(picked[:, None], 3)[:, :-1, :, 0]
+
+    def _log_f(self, networks: list, table: Tensor) -> Tensor:
+        """Return ln f (members, n), up to a constant, of rows of possible truths (members, columns, n)."""
+        return self.density(networks, table[:, : self.layout.features]) + table[:, -1]
 
     def step(self, batch: Tensor) -> Tensor:
         """Take one step and return the loss (members,) before it."""
@@ -174,8 +194,11 @@ class Run:
         members, progress = self.members, self.progress
         with torch.no_grad():
             networks = self._networks()
-            parts = [self.density(networks, h.expand(len(members), -1, -1)) for h in self.held.split(_CHUNK, dim=1)]
-        values = (-(torch.cat(parts, dim=1).double() * self.shares).mean(1)).tolist()
+            log_f = self.density if self.truths == 1 else self._log_f
+            chunks = self.held.split(max(1, _CHUNK // self.truths) * self.truths, dim=1)
+            log_f = torch.cat([log_f(networks, chunk.expand(len(members), -1, -1)) for chunk in chunks], dim=1).double()
+        log_f = log_f.unflatten(1, (-1, self.truths)).logsumexp(2) - math.log(self.truths)  # of what was measured
+        values = (-(log_f * self.shares).mean(1)).tolist()
         last = (progress["history"] or [dict.fromkeys(("train", "held_out"), [math.nan] * len(self.theta))])[-1]
         losses = {name: list(loss) for name, loss in last.items()}  # of a member that has stopped they stay
         for member, value in zip(members, values, strict=True):
@@ -203,8 +226,9 @@ class Run:
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint."""
-        normal = {} if self.equilibrium is None else {"normal": self.normal}
-        return {"theta": self.theta, "best": self.best, **normal, **self.optimizer.state()}
+        more = {} if self.equilibrium is None else {"normal": self.normal}
+        more |= {"chosen": self.chosen} if self.truths > 1 else {}
+        return {"theta": self.theta, "best": self.best, **more, **self.optimizer.state()}
 
     def restore(self, tensors: dict[str, Tensor], progress: dict) -> None:
         """Continue from a checkpoint."""
@@ -212,69 +236,6 @@ class Run:
             self.theta.copy_(tensors["theta"])
             self.best.copy_(tensors["best"])
             self.normal.copy_(tensors.get("normal", self.normal))
+            self.chosen.copy_(tensors.get("chosen", self.chosen))
         self.optimizer.restore(tensors)
         self.progress = progress
-
-
-@contextmanager
-def _stop_requested() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list while a training runs; afterwards their own handlers receive them."""
-    caught, previous = [], {}
-    if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
-        previous = {n: signal.signal(n, lambda n, _: caught.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        if caught and previous[caught[0]] is not signal.default_int_handler:  # that one's KeyboardInterrupt is raised
-            os.kill(os.getpid(), caught[0])
-
-
-def train(run: Run, path: Path | None = None, identity: dict | None = None) -> None:
-    """Train to the end, from and to a checkpoint at ``path``, saved by the clock and on a signal; see `dfaccel.fit`."""
-    if path is not None and path.exists():
-        tensors, header = read_tensors(path)
-        if "config" in header:  # the time between checkpoints is the one setting that does not change the result
-            header["config"]["checkpoint_seconds"] = identity["config"]["checkpoint_seconds"]
-        for name, value in identity.items():
-            if header.get(name) != value:
-                odd = difference(name, header.get(name), value)
-                raise ValueError(f"checkpoint {path} is of another training: {odd}; use another folder or delete it")
-        run.restore(tensors, header["progress"])
-    progress, config = run.progress, run.config
-    if progress["epoch"] >= config.n_epochs:  # a checkpoint of the end
-        return
-    last_saved = time.perf_counter()
-    started = last_saved - progress["seconds"]
-
-    def save() -> None:
-        progress["seconds"] = time.perf_counter() - started
-        if path is not None:
-            write_tensors(path, run.state(), {**identity, "progress": progress})
-        if stop:  # a signal came
-            raise KeyboardInterrupt(f"training stopped; {path or 'no checkpoint was asked for'}")
-
-    total, done = config.n_epochs * run.n_steps, progress["epoch"] * run.n_steps + progress["step"]
-    with _stop_requested() as stop, tqdm(total=total, initial=done, unit="step", leave=False) as bar:
-        while progress["epoch"] < config.n_epochs and not all(map(run.finished, range(len(run.theta)))):
-            for batch in run.batches(progress["epoch"], progress["step"]):
-                try:
-                    loss = run.step(batch)
-                except FloatingPointError:
-                    good = "none" if path is None or not path.exists() else path
-                    where = f"epoch {progress['epoch'] + 1}, step {progress['step'] + 1}"
-                    raise FloatingPointError(f"the loss is not finite in {where}; last good checkpoint: {good}; "
-                                             "a lower learning_rate may help") from None
-                for member, value in zip(run.members, loss.tolist(), strict=True):
-                    progress["running"][member] += value
-                progress["step"] += 1
-                bar.update()
-                if progress["step"] % 50 == 0:
-                    bar.set_postfix(epoch=progress["epoch"] + 1, loss=f"{loss.mean():.4f}", refresh=False)
-                if stop or time.perf_counter() - last_saved > config.checkpoint_seconds:
-                    save()
-                    last_saved = time.perf_counter()
-            run.validate()
-            progress |= {"epoch": progress["epoch"] + 1, "step": 0, "running": [0.0] * len(run.theta)}
-        save()

@@ -133,6 +133,29 @@ class SmoothSelection(Selection):
         return torch.stack(rows, dim=-1).numpy()
 
 
+class SmoothAcceleration(SmoothSelection):
+    """The acceleration as minus the gradient of one smooth potential, for all places together.
+
+    The arguments are those of `SmoothSelection`. The potential is linear functions and bells, without a centre or a
+    symmetry: for a local volume, whose field `dfaccel.potential` does not describe.
+    """
+
+    name: ClassVar[str] = "acceleration"
+    speeds: ClassVar[int] = 2
+
+    def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Return the gradient by velocity."""
+        return score[..., 3:]
+
+    def design(self, x: np.ndarray) -> np.ndarray:
+        """Return minus the gradients (m, 3, J) of the functions."""
+        return -super().design(x)
+
+    def at(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """Return the acceleration (..., m, 3) at ``x`` (m, 3) from the parameters (..., J) of an estimate."""
+        return (self.design(check.points(x)) @ np.asarray(parameters)[..., None, :, None])[..., 0]
+
+
 class PatternSpeed:
     """The angular speed about z, anticlockwise, of a pattern that is steady in the frame turning with it."""
 

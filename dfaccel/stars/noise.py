@@ -1,4 +1,7 @@
-"""Observational noise on stars, and how a model of the stars takes it away."""
+r"""Observational noise on stars: putting it on, what stars may truly be given their errors, and a draw of that."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -7,6 +10,8 @@ from dfaccel import _check as check
 from dfaccel.systems.base import DistributionFunction
 
 _CHUNK = 20_000  # stars whose candidates are weighed at a time
+_WIDE = 2.0  # spread of the draws over that of the stars, where errors are larger
+_STEP = 1e-5  # of the numerical Jacobian, over the spread of the stars
 
 
 def add_noise(w: np.ndarray, fraction: float, rng: np.random.Generator | int) -> np.ndarray:
@@ -31,28 +36,83 @@ def add_noise(w: np.ndarray, fraction: float, rng: np.random.Generator | int) ->
     return w * (1 + size * np.random.default_rng(rng).standard_normal(w.shape))
 
 
-def denoise(
-    w: np.ndarray, fraction: float, model: DistributionFunction, *, n_candidates: int = 16,
-    rng: np.random.Generator | int,
-) -> np.ndarray:
-    r"""Draw for each noisy star one possible truth, given the noise and a distribution function; return them (n, 6).
+@dataclass(frozen=True)
+class PossibleTruths:
+    """Draws of what stars may truly be: ``w`` (n, T, 6), and the log of what each counts for, ``log_weight`` (n, T)."""
 
-    The posterior density is :math:`\propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates
-    :math:`w^\mathrm{o}_i / (1 + \epsilon\,\xi_i)` replace one another with the ratio of their importance weights
-    :math:`f(w) \prod_i |w_i|` (Hastings 1970); one of m chosen by weight would be biased as 1/m. To learn f, learn it
-    from the noisy stars as they are, denoise them with it, and learn again (Celeux & Diebolt 1985).
+    w: np.ndarray
+    log_weight: np.ndarray
+
+
+def possible_truths(
+    w: np.ndarray, errors: float | np.ndarray, *, n_truths: int = 16,
+    to_phase_space: Callable[[np.ndarray], np.ndarray] | None = None,
+    log_volume: Callable[[np.ndarray], np.ndarray] | None = None, rng: np.random.Generator | int,
+) -> PossibleTruths:
+    r"""Draw what each star may truly be, given its errors, for `dfaccel.fit`; nothing is assumed of the stars.
+
+    The likelihood of a star under f, :math:`\int f(w)\, p(w^\mathrm{o} \mid w)\, \mathrm{d}^6 w`, is the mean over its
+    draws of f times their weights. Draws come from a normal density about what was measured; where an error is larger
+    than the spread of all stars, they come from where they are, and the weights undo that.
 
     Parameters
     ----------
-    w, fraction, rng : ndarray, shape (n, 6), float, Generator or int
-        Noisy stars, relative error and random generator, as in `add_noise`.
+    w : ndarray, shape (n, 6)
+        Stars as they were measured: x y z vx vy vz, or what ``to_phase_space`` takes.
+    errors : float or ndarray, shape (6,), (n, 6) or (n, 6, 6)
+        Standard deviations of Gaussian errors, of all stars or star by star, or covariances, in the units of ``w``. A
+        number is an error relative to the true value of each coordinate, as in `add_noise`.
+    n_truths : int
+        Draws a star, a multiple of four.
+    to_phase_space : callable, optional
+        Turns measured coordinates (m, 6), for example sky position, distance, proper motions and radial velocity, into
+        x y z vx vy vz (m, 6). It may return NaN for what cannot be.
+    log_volume : callable, optional
+        Log of the volume in phase space (m,) of a unit of volume at measured coordinates (m, 6), up to a constant: with
+        a distance d, 4 ln d + ln cos b. Found numerically, in twelve calls of ``to_phase_space``, if it is not given.
+    rng : Generator or int
+        Random generator or its seed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array has a wrong shape or a non-finite value, if an error is negative or a covariance is not positive,
+        or if no draw of a star can be.
+
+    Examples
+    --------
+    >>> import dfaccel as da
+    >>> possible_truths(da.Plummer().sample(1000, rng=0), 0.1, rng=1).w.shape
+    (1000, 16, 6)
+    """
+    n = check.count(n_truths, "n_truths")
+    draw, rng = _Draw(w, errors, to_phase_space, log_volume), np.random.default_rng(rng)
+    parts = [draw(part, n, rng) for part in _chunks(len(draw.w))]
+    return PossibleTruths(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def denoise(
+    w: np.ndarray, errors: float | np.ndarray, model: DistributionFunction, *, n_candidates: int = 16,
+    to_phase_space: Callable[[np.ndarray], np.ndarray] | None = None,
+    log_volume: Callable[[np.ndarray], np.ndarray] | None = None, rng: np.random.Generator | int,
+) -> np.ndarray:
+    r"""Draw for each noisy star one possible truth, given its errors and a distribution function; return them (n, 6).
+
+    The posterior density is :math:`\propto f(w)\, p(w^\mathrm{o} \mid w)`. Candidates replace one another with the
+    ratio of their weights (Hastings 1970); one of m chosen by weight would be biased as 1/m. To learn f from noisy
+    stars, give their `possible_truths` to `dfaccel.fit`.
+
+    Parameters
+    ----------
+    w, errors, to_phase_space, log_volume, rng
+        As in `possible_truths`.
     model, n_candidates : DistributionFunction, int
         Distribution function of the stars without noise, such as a `FlowEnsemble`, and candidates per star.
 
     Raises
     ------
     TypeError, ValueError
-        If ``w`` or a number has a wrong type, shape or range.
+        As in `possible_truths`.
 
     Examples
     --------
@@ -60,21 +120,101 @@ def denoise(
     >>> denoise(da.Plummer().sample(1000, rng=0), 0.1, da.Plummer(), rng=1).shape
     (1000, 6)
     """
-    w, rng = check.phase_space(w), np.random.default_rng(rng)
-    size = check.positive(fraction, "fraction", zero=True)
+    draw, rng = _Draw(w, errors, to_phase_space, log_volume), np.random.default_rng(rng)
     check.count(n_candidates, "n_candidates")
-    truth = w.copy()
-    if not size:
-        return truth
-    for start in tqdm(range(0, len(w), _CHUNK), unit="chunk", leave=False):
-        seen = w[start : start + _CHUNK, None]
-        candidates = seen / (1 + size * rng.standard_normal((len(seen), n_candidates, 6)))
-        log_weight = model.log_df(candidates.reshape(-1, 6)).reshape(len(seen), n_candidates)
-        log_weight += np.log(np.abs(candidates / np.where(seen == 0, 1.0, seen)) + (seen == 0)).sum(axis=-1)
+    truth = np.empty_like(draw.w)
+    for part in _chunks(len(truth)):
+        candidates, log_weight = draw(part, n_candidates, rng)
+        log_weight = log_weight + model.log_df(candidates.reshape(-1, 6)).reshape(log_weight.shape)
         log_uniform = -rng.exponential(size=log_weight.shape)
-        chosen, each = np.zeros(len(seen), dtype=int), np.arange(len(seen))
+        chosen, each = np.zeros(len(candidates), dtype=int), np.arange(len(candidates))
         for k in range(1, n_candidates):
             taken = log_uniform[:, k] + log_weight[each, chosen] < log_weight[:, k]  # also where the last was -inf
             chosen[taken] = k
-        truth[start : start + _CHUNK] = candidates[each, chosen]
+        truth[part] = candidates[each, chosen]
     return truth
+
+
+class _Draw:
+    """Measured stars ``w`` (n, 6) with the square roots of their covariances, and candidates for their true places."""
+
+    def __init__(
+        self, w: np.ndarray, errors: float | np.ndarray, to_phase_space: Callable | None, log_volume: Callable | None
+    ) -> None:
+        self.log_volume = log_volume or self._log_volume
+        self.w, self.to_phase_space, self.relative = check.phase_space(w), to_phase_space, np.ndim(errors) == 0
+        n = len(self.w)
+        if self.relative:
+            self.size = check.positive(errors, "errors", zero=True)
+            return
+        errors = check.numbers(errors, "errors")
+        if errors.shape not in ((6,), (n, 6), (n, 6, 6)):
+            raise ValueError(f"errors must be a number or have shape (6,), ({n}, 6) or ({n}, 6, 6); got {errors.shape}")
+        check.finite_rows(errors.reshape(len(errors), -1), "errors")
+        covariance = errors if errors.ndim == 3 else np.square(errors)[..., None] * np.eye(6)
+        scale = np.sqrt(np.maximum(np.einsum("...ii->...i", covariance), np.finfo(float).tiny))
+        size, turn = np.linalg.eigh(covariance / scale[..., None] / scale[..., None, :])
+        bad = np.atleast_1d((size < -1e-9).any(-1) if errors.ndim == 3 else (errors < 0).any(-1))
+        if bad.any():
+            raise ValueError(f"errors must not be negative, and covariances positive; {bad.sum()} are not, first at "
+                             f"index {bad.argmax()}")
+        covariance = np.broadcast_to(covariance, (n, 6, 6))
+        # the normal density of the noise times a wide one of all stars, with its covariance among the stars
+        noise, self.centre, seen = covariance.mean(0), self.w.mean(0), np.cov(self.w.T)
+        spread, axes = np.linalg.eigh(_whiten(seen, seen) - (1 - 3 * np.sqrt(2 / n)) * _whiten(noise, seen))
+        wide = _WIDE * np.sqrt(np.diag(seen))[:, None] * axes * np.sqrt(spread.clip(1e-6))
+        self.inverse = np.linalg.inv(wide @ wide.T)
+        gain = covariance @ np.linalg.inv(covariance + wide @ wide.T)
+        self.middle = self.w + np.einsum("nij,nj->ni", gain, self.centre - self.w)
+        left = covariance - gain @ covariance
+        size, turn = np.linalg.eigh((left + left.mT) / 2)
+        self.root = turn * np.sqrt(size.clip(0))[:, None]
+
+    def __call__(self, part: slice, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return n candidates (m, n, 6) for each star of a part, in phase space, and the logs of their weights."""
+        seen = self.w[part, None]
+        xi = rng.standard_normal((len(seen), n, 6))
+        if self.relative:
+            truths = seen / (1 + self.size * xi)
+            log_weight = np.log(np.abs(truths / np.where(seen == 0, 1.0, seen)) + (seen == 0)).sum(-1)
+        else:
+            truths = self.middle[part, None] + np.einsum("mij,mnj->mni", self.root[part], xi)
+            away = truths - self.centre
+            log_weight = 0.5 * np.einsum("mni,ij,mnj->mn", away, self.inverse, away)
+        if self.to_phase_space is not None:
+            flat = truths.reshape(-1, 6)
+            with np.errstate(all="ignore"):
+                log_weight = log_weight + self.log_volume(flat).reshape(log_weight.shape)
+                truths = self._places(flat).reshape(truths.shape)
+        log_weight = np.where(np.isfinite(truths).all(-1) & ~np.isnan(log_weight), log_weight, -np.inf)
+        lost = np.isneginf(log_weight).all(1)
+        if lost.any():
+            raise ValueError(f"w and errors must leave each star a possible truth; {lost.sum()} have none, first at "
+                             f"index {part.start + lost.argmax()}")
+        possible = np.isfinite(log_weight)  # the others stand for nothing, at a place that is possible
+        truths[~possible] = truths[np.nonzero(~possible)[0], possible.argmax(1)[np.nonzero(~possible)[0]]]
+        return truths, log_weight - np.where(possible, log_weight, -np.inf).max(1, keepdims=True)
+
+    def _places(self, measured: np.ndarray) -> np.ndarray:
+        """Return stars in phase space (m, 6)."""
+        w = np.asarray(self.to_phase_space(measured), dtype=float)
+        if w.shape != measured.shape:
+            raise ValueError(f"to_phase_space must return shape {measured.shape}; got {w.shape}")
+        return w
+
+    def _log_volume(self, measured: np.ndarray) -> np.ndarray:
+        """Return what ``log_volume`` does, from differences."""
+        steps = _STEP * np.maximum(self.w.std(0), np.finfo(float).tiny) * np.eye(6)
+        rows = [(self._places(measured + step) - self._places(measured - step)) / (2 * step.sum()) for step in steps]
+        return np.linalg.slogdet(np.stack(rows, axis=-1))[1]
+
+
+def _chunks(n: int) -> list[slice]:
+    """Return the parts of n stars that are weighed at a time, with a bar of progress."""
+    return tqdm([slice(i, min(i + _CHUNK, n)) for i in range(0, n, _CHUNK)], unit="chunk", leave=False)
+
+
+def _whiten(covariance: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return a covariance (6, 6) in units of the standard deviations that were seen."""
+    scale = np.sqrt(np.diag(seen))
+    return covariance / scale / scale[:, None]

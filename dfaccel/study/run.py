@@ -17,7 +17,8 @@ from yaml import YAMLError
 from dfaccel._files import difference, write_files
 from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.fit import Prepared, prepare
-from dfaccel.flows.training import Run, train
+from dfaccel.flows.loop import train
+from dfaccel.flows.training import Run
 from dfaccel.gravity.accelerations import accelerations
 from dfaccel.study.design import BATCHES, DATA, HELD_OUT, INITIALIZATION, KEYS, VELOCITIES, Design
 

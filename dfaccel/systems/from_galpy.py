@@ -1,4 +1,4 @@
-"""Two systems that the book did not make: galpy (Bovy 2015, ApJS 216, 29) gives their f(E) and their potential.
+"""Systems that the book did not make: galpy (Bovy 2015, ApJS 216, 29) gives their f and their potential.
 
 "king" is a King model of central depth W0 = 6, as a globular cluster is; its length a is the tidal radius. "nfw"
 is stars with the isotropic distribution function of an NFW halo; a is the scale radius, and no star has the energy to
@@ -16,9 +16,14 @@ from astropy.constants import GM_sun
 from astropy.table import QTable
 
 from dfaccel import _check as check
+from dfaccel.axes import directions
+from dfaccel.systems.base import DistributionFunction
 from dfaccel.units import Frame
 
 _N_GRID = 2000
+_TRIALS = 400_000  # stars proposed at a time
+_HEADROOM = 0.3  # of the log of the envelope above its largest value at so many stars
+_STEP = 1e-4  # of differences
 _MARGIN = 1.1  # of the rejection envelope above its tabulated maximum
 _PHYSICAL = {  # unit of length, mass and natural length in pc; centre in that unit, motion in km/s
     "king": ("pc", 2e5, 60.0, (1200.0, -340.0, 87.0), (35.0, -12.0, 160.0)),
@@ -101,3 +106,63 @@ class Unseen:
     def acceleration_at(self, places: u.Quantity) -> u.Quantity:
         """Return the true acceleration (m, 3) at ``places`` (m, 3) of the table."""
         return self.frame.accelerations(self.acceleration(self.frame.positions(places)))
+
+
+class SolarNeighbourhood(DistributionFunction):
+    """Stars around the Sun of a quasi-isothermal disc (Binney & McMillan 2011) in the field of a disc and a halo.
+
+    Units: 8.2 kpc and 230 km/s, the distance of the Sun from the centre and the circular speed there. The potential is
+    a Miyamoto-Nagai disc and an NFW halo. The Sun is at (1, 0, 20.8 pc); the disc turns anticlockwise.
+    """
+
+    length, velocity = 8.2, 230.0  # kpc, km/s
+    sun = np.array([1.0, 0.0, 0.0208 / 8.2])
+
+    @cached_property
+    def _galpy(self) -> tuple[Any, Any]:
+        """Potential and distribution function."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from galpy import actionAngle, df, potential
+
+        disc = potential.MiyamotoNagaiPotential(a=3 / 8.2, b=0.28 / 8.2, normalize=0.55)
+        field = disc + potential.NFWPotential(a=16 / 8.2, normalize=0.45)
+        actions = actionAngle.actionAngleStaeckel(pot=field, delta=0.45, c=True)
+        return field, df.quasiisothermaldf(2.6 / 8.2, 38 / 230, 20 / 230, 1.0, 1.0, pot=field, aA=actions)
+
+    def log_df(self, w: np.ndarray) -> np.ndarray:
+        """Return ln f (n,), up to a constant, at stars ``w`` (n, 6)."""
+        (x, y, z, v_x, v_y, v_z), R = w.T, np.hypot(w[:, 0], w[:, 1])
+        return self._galpy[1](R, (x * v_x + y * v_y) / R, (x * v_y - y * v_x) / R, z, v_z, log=True)
+
+    def members_score(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ln f (1, n) and its gradient (1, n, 6), by differences, at stars ``w`` (n, 6)."""
+        slopes = [(self.log_df(w + step) - self.log_df(w - step)) / (2 * _STEP) for step in _STEP * np.eye(6)]
+        return self.log_df(w)[None], np.stack(slopes, axis=-1)[None]
+
+    def acceleration(self, x: np.ndarray) -> np.ndarray:
+        """Return the acceleration (m, 3) at ``x`` (m, 3)."""
+        R = np.hypot(x[:, 0], x[:, 1])
+        a_R, a_z = (pull(R, x[:, 2], use_physical=False) for pull in (self._galpy[0].Rforce, self._galpy[0].zforce))
+        return np.column_stack([a_R * x[:, 0] / R, a_R * x[:, 1] / R, a_z])
+
+    def sample(self, n: int, *, rng: np.random.Generator | int, radius: float = 1 / 8.2) -> np.ndarray:
+        """Draw stars (n, 6) within a distance of the Sun, by rejection."""
+        n, rng, stars = check.count(n, "n"), np.random.default_rng(rng), []
+        spread, envelope = np.array([0.22, 0.16, 0.13]), -np.inf
+        while sum(map(len, stars)) < n:
+            x = self.sun + radius * directions(_TRIALS, rng) * rng.random((_TRIALS, 1)) ** (1 / 3)
+            R = np.hypot(x[:, 0], x[:, 1])
+            log_density = -np.abs(x[:, 2]) / 0.043 - (R - 1) / 0.25
+            kept = np.log(rng.random(_TRIALS)) < log_density - log_density.max()
+            x, R, log_density = x[kept], R[kept, None], log_density[kept]
+            xi = rng.standard_normal(x.shape)
+            v = spread * np.exp(1 - R) * xi + [0.0, 0.93, 0.0]  # along R, phi and z
+            across = np.column_stack([-x[:, 1], x[:, 0]]) / R
+            v[:, :2] = v[:, :1] * x[:, :2] / R + v[:, 1:2] * across
+            w = np.hstack([x, v])
+            log_ratio = self.log_df(w) + 0.5 * (xi**2).sum(1) + 3 * (1 - R[:, 0]) - log_density
+            if log_ratio.max() > envelope:  # begin again with a higher one
+                stars, envelope = [], log_ratio.max() + _HEADROOM
+            stars.append(w[np.log(rng.random(len(w))) < log_ratio - envelope])
+        return np.concatenate(stars)[:n]

@@ -15,7 +15,7 @@ import torch
 
 import dfaccel as da
 from dfaccel._files import read_tensors, write_tensors
-from dfaccel.flows import training
+from dfaccel.flows import loop, training
 
 SPEC = da.FlowSpec(2, 6, n_blocks=1)
 STEPS = 11  # an epoch
@@ -92,7 +92,7 @@ def test_checkpoint_of_the_clock_is_resumed(fit, unbroken, monkeypatch):
         saved.append(header["progress"]["step"])
         write_tensors(path, tensors, header)
 
-    monkeypatch.setattr(training, "write_tensors", write)
+    monkeypatch.setattr(loop, "write_tensors", write)
     with pytest.raises(SystemExit):
         fit(config=da.TrainConfig(3, 100, checkpoint_seconds=1e-9))
     monkeypatch.undo()

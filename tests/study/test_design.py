@@ -80,7 +80,7 @@ def test_the_published_structure():
     ({"radii": (0.0,)}, ValueError, "radii must be a positive finite number; got 0"),
     ({"radii": (1, 1.0)}, ValueError, "radii must differ"),
     ({"radii": (1.0, 1.0000001)}, ValueError, "radii must differ in their first six digits"),
-    ({"coordinates": "round"}, ValueError, "radial, linear, flat, bisymmetric; got 'round'"),
+    ({"coordinates": "round"}, ValueError, "radial, linear, flat, bisymmetric, local, mirrored; got 'round'"),
     *(({"seed": seed}, ValueError, f"seed must be an integer, zero or positive; got {seed}") for seed in (-1, None)),
     ({"stream": da.Stream(speed=3.0)}, ValueError, "the stream is not bound"),
     ({"system": object()}, TypeError, "hashable and have a repr that says all about it, .*; got a object"),

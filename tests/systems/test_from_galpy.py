@@ -6,7 +6,7 @@ from astropy import units as u
 from scipy import stats
 
 import dfaccel as da
-from dfaccel.systems.from_galpy import Unseen
+from dfaccel.systems.from_galpy import SolarNeighbourhood, Unseen
 
 N_STARS = 20_000
 unseen = pytest.mark.parametrize("system", [Unseen("king"), Unseen("nfw")], ids=repr)
@@ -58,3 +58,21 @@ def test_the_table_has_the_same_stars_with_units_elsewhere(system):
 def test_another_name_is_refused():
     with pytest.raises(ValueError, match="name must be 'king' or 'nfw'; got 'hernquist'"):
         Unseen("hernquist")
+
+
+def test_the_disc_around_the_sun_is_in_equilibrium_and_its_stars_are_those_of_f():
+    disc = SolarNeighbourhood()
+    w = disc.sample(5000, rng=1)
+    away = np.linalg.norm(w[:, :3] - disc.sun, axis=1)
+    assert away.max() < 1 / 8.2
+    points = w[:20, :3]
+    nearest = np.argsort(np.linalg.norm(points[:, None] - w[None, :, :3], axis=-1), axis=1)[:, :200]
+    found = da.accelerations(disc, points, velocities=w[nearest, 3:])
+    error = np.abs(found.value - disc.acceleration(points)) / np.abs(disc.acceleration(points)).mean(0)[[0, 0, 2]]
+    assert np.median(error) < 1e-3  # what the actions of galpy are good for
+    # the mean of (f of another model) / f over stars of f is the same wherever the ball is cut: weights by f alone
+    inner, outer = w[away < 0.06], w[away > 0.06]
+    assert len(inner) > 500
+    assert np.abs(inner[:, 5].mean()) < 5 * inner[:, 5].std() / np.sqrt(len(inner))
+    assert outer[:, 4].mean() == pytest.approx(0.93, abs=0.03)
+    np.testing.assert_array_equal(w, disc.sample(5000, rng=np.random.default_rng(1)))
