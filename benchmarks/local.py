@@ -14,61 +14,44 @@ A row is added when it is done; started again, the script does what is missing.
 Numbers to expect: 1 % of the radial and 5 % of the vertical component, from 500,000 stars without errors.
 """
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from table import ROOT, Rows, parser
+from table import MODELS, ROOT, Rows, parser
 
 import dfaccel as da
-from dfaccel.snapshot.sky import from_sky, log_volume, to_sky
-from dfaccel.systems.from_galpy import SolarNeighbourhood
+from dfaccel.snapshot.sky import from_sky
+from dfaccel.stars.noise import PossibleTruths
+
+sys.path.insert(0, str(MODELS))
+from train import BALL, SKY, SUN, possible, survey
 
 KEYS = ("catalogue", "assumed", "n_stars", "number")
-SYSTEM = SolarNeighbourhood()
-REACH, TESTED, BALL = 0.9, 0.8, 1.0  # kpc: places that share the smooth field, those of the score, the catalogue
-FADING, N_TRUTHS, N_PLACES, HEIGHT = 0.7, 8, 400, 0.5
-ERRORS = np.array([0, 0, 0.03, 0.03, 0.03, 1.0])
-SKY = {"frame": "galactic", "motion": (0.0, 230.0, 0.0)}
-RECIPE = {"n_flows": 4, "spec": da.FlowSpec(4, 32), "config": da.TrainConfig(n_epochs=5, bootstrap=True)}
-EQUILIBRIUM = 0.3
-
-
-def around_sun(w: np.ndarray) -> np.ndarray:
-    """Return stars (n, 6) of the system in kpc and km/s about the Sun, x to the centre and y along the rotation."""
-    x = (w[:, :3] - SYSTEM.sun) * [-1, 1, 1] * SYSTEM.length
-    return np.hstack([x, w[:, 3:] * [-1, 1, 1] * SYSTEM.velocity])
-
-
-def acceleration(x: np.ndarray) -> np.ndarray:
-    """Return the true acceleration (m, 3), in km^2 / s^2 / kpc, at places about the Sun in kpc."""
-    a = SYSTEM.acceleration(x / SYSTEM.length * [-1, 1, 1] + SYSTEM.sun)
-    return a * [-1, 1, 1] * SYSTEM.velocity**2 / SYSTEM.length
+SYSTEM = SUN["system"]
+REACH, TESTED = 0.9, 0.8  # kpc: places that share the smooth field, and those of the score
+FADING, N_PLACES, HEIGHT = 0.7, 400, 0.5
+UP = np.array([0, 0, SYSTEM.sun[2] * SYSTEM.length])  # of the Sun above the plane
+RECIPE = {key: SUN[key] for key in ("n_flows", "spec", "config", "equilibrium")}
 
 
 def catalogue(kind: str, n: int, number: int) -> dict:
     """Return what `dfaccel.fit` needs of a catalogue: its stars, and weights if they are known."""
     rng = np.random.default_rng([61, number])
-    reach = BALL * (1.2 if kind in ("errors", "forgotten") else 1.0) / SYSTEM.length
-    w = around_sun(SYSTEM.sample(2 * n, rng=rng, radius=reach))
-    if kind == "fading":
-        w = w[rng.random(len(w)) < np.exp(-np.linalg.norm(w[:, :3], axis=1) / FADING)]
-    if kind in ("exact", "fading"):
-        return {"stars": w[:n]}
-    seen = to_sky(w, **SKY)
-    seen += ERRORS * rng.standard_normal(seen.shape)
-    seen = seen[seen[:, 2] > 1 / BALL][:n]
-    if kind == "forgotten":
-        return {"stars": from_sky(seen, **SKY)}
-    rules = {"to_phase_space": lambda m: from_sky(m, **SKY), "log_volume": log_volume}
-    return {"stars": da.possible_truths(seen, ERRORS, n_truths=N_TRUTHS, rng=rng, **rules)}
+    if kind in ("errors", "forgotten"):
+        seen = survey(n, rng)
+        return {"stars": possible(seen, rng) if kind == "errors" else from_sky(seen, **SKY)}
+    w = SYSTEM.around_sun(SYSTEM.sample((1 if kind == "exact" else 3) * n, rng=rng, radius=BALL / SYSTEM.length))
+    seen = rng.random(len(w)) < np.exp(-np.linalg.norm(w[:, :3], axis=1) / FADING)
+    return {"stars": w if kind == "exact" else w[seen][:n]}
 
 
-def raised(stars: np.ndarray, height: float) -> np.ndarray:
-    """Return stars, or possible truths of stars, whose z is larger by a height."""
-    up = np.array([0, 0, height, 0, 0, 0])
+def raised(stars: np.ndarray | PossibleTruths) -> np.ndarray | PossibleTruths:
+    """Return stars whose z is the height above the plane."""
+    up = np.concatenate([UP, np.zeros(3)])
     return replace(stars, w=stars.w + up) if hasattr(stars, "log_weight") else stars + up
 
 
@@ -87,12 +70,12 @@ def measure(kind: str, assumed: str, n: int, number: int) -> dict:
     folder = ROOT / f"_build/training/local_{kind}_{assumed.replace(' ', '_')}_{n}_{number}"
     coordinates = "mirrored" if "mirrored" in assumed else "local"
     if coordinates == "mirrored":
-        parts["stars"] = raised(parts["stars"], SYSTEM.sun[2] * SYSTEM.length)
+        parts["stars"] = raised(parts["stars"])
     start = time.process_time()
-    options = {"equilibrium": EQUILIBRIUM, "selection": unknown, "checkpoint": folder, **RECIPE}
-    model = da.fit(coordinates=coordinates, rng=[63, number], **options, **parts)
+    options = {"selection": unknown, "checkpoint": folder, **RECIPE}
+    model = da.fit(coordinates=coordinates, rng=[61, number], **options, **parts)
     seconds = time.process_time() - start
-    up = np.array([0, 0, SYSTEM.sun[2] * SYSTEM.length]) * (coordinates == "mirrored")
+    up = UP * (coordinates == "mirrored")
     stars = model.sample(20_000, rng=[64, number])[:, :3]
     some = stars[np.linalg.norm(stars - up, axis=1) < REACH][:N_PLACES]
     unknowns = [da.unknowns.SmoothAcceleration(some, lambda x: x, 80)]
@@ -100,10 +83,11 @@ def measure(kind: str, assumed: str, n: int, number: int) -> dict:
         unknowns.append(da.unknowns.SmoothSelection(some, lambda x: torch.linalg.norm(x, dim=1, keepdim=True), 6))
     found = da.solve(model, some, unknowns, n_velocities=500, rng=number)["acceleration"].parameters[0]
     x = places(200, TESTED, number)
-    truth, value = acceleration(x), unknowns[0].at(x + up, found)
+    truth, value = SYSTEM.acceleration_around_sun(x), unknowns[0].at(x + up, found)
     error, size = value - truth, np.abs(truth).mean(0)
-    ends = np.array([[0, 0, HEIGHT], [0, 0, -HEIGHT]]) - [0, 0, SYSTEM.sun[2] * SYSTEM.length]
-    column = np.subtract(*(unknowns[0].at(ends + up, found)[:, 2])) / np.subtract(*acceleration(ends)[:, 2])
+    ends = np.array([[0, 0, HEIGHT], [0, 0, -HEIGHT]]) - UP
+    column = np.subtract(*unknowns[0].at(ends + up, found)[:, 2])
+    column /= np.subtract(*SYSTEM.acceleration_around_sun(ends)[:, 2])
     radial, vertical = np.abs(error[:, 0]) / size[0], np.abs(error[:, 2]) / size[2]
     return dict(zip(KEYS, (kind, assumed, n, number), strict=True)) | {
         "radial": np.median(radial), "radial_p90": np.quantile(radial, 0.9), "vertical": np.median(vertical),
@@ -122,8 +106,8 @@ def main() -> None:
     arguments = command.parse_args()
     torch.set_num_threads(1)
     rows = Rows(arguments.output, KEYS, {"command": "python benchmarks/local.py"})
-    studies = [("exact", "free"), ("errors", "free"), ("fading", "weights"), ("fading", "selection"),
-               ("exact", "mirrored"), ("forgotten", "free"), ("errors", "mirrored"), ("fading", "forgotten")]
+    studies = [("errors", "free"), ("exact", "free"), ("exact", "mirrored"), ("fading", "weights"),
+               ("fading", "selection"), ("forgotten", "free"), ("errors", "mirrored"), ("fading", "forgotten")]
     for number in range(1, arguments.sets + 1):
         for study in studies:
             wanted = not arguments.only or {*" ".join(study).split()} <= {*arguments.only}

@@ -15,12 +15,15 @@ import numpy as np
 
 import dfaccel as da
 from dfaccel.gravity.calibration import fit_calibrated
+from dfaccel.snapshot.sky import from_sky, log_volume, to_sky
+from dfaccel.stars.noise import PossibleTruths
 from dfaccel.systems.base import namespace
-from dfaccel.systems.from_galpy import Unseen
+from dfaccel.systems.from_galpy import SolarNeighbourhood, Unseen
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 N_STARS = 1_000_000
+NATURAL = "G = mass = scale radius = 1"
 SPHERICAL = {
     "coordinates": "spherical",
     "n_flows": 4,
@@ -104,6 +107,19 @@ DUSTY = {
     "n_stars": 640_000,
     "cut": seen(dusty, 500_000, in_hole),
 }
+SURVEY = np.array([0, 0, 0.03, 0.03, 0.03, 1.0])  # errors: mas, mas/yr, km/s; positions on the sky are exact
+SKY = {"frame": "galactic", "motion": (0.0, 230.0, 0.0)}
+BALL = 1.0  # kpc
+SUN = {
+    "system": SolarNeighbourhood(),
+    "coordinates": "local",
+    "n_flows": 4,
+    "spec": da.FlowSpec(4, 32),
+    "config": da.TrainConfig(n_epochs=5, bootstrap=True),
+    "equilibrium": 0.3,
+    "n_stars": 500_000,
+    "survey": True,
+}
 SNAPSHOT = {  # the settings of chapter 14
     "coordinates": "spherical",
     "n_flows": 8,
@@ -120,13 +136,14 @@ RECIPES = {
     "hernquist_iso_free": {"beta": 0.0, "seed": 103, **FREE},
     "hernquist_aniso_free": {"beta": 0.5, "seed": 104, **SCRATCH},
     "hernquist_iso_1pct_naive": {"beta": 0.0, "seed": 105, "noise": 0.01, **SPHERICAL},
-    "hernquist_iso_1pct": {"beta": 0.0, "seed": 105, "noise": 0.01, **AWARE},
+    "hernquist_iso_1pct": {"beta": 0.0, "seed": 105, "noise": 0.01, **AWARE, "spec": da.FlowSpec(4, 48)},
     "hernquist_iso_10pct_naive": {"beta": 0.0, "seed": 106, "noise": 0.1, **SPHERICAL},
     "hernquist_iso_10pct": {"beta": 0.0, "seed": 106, "noise": 0.1, **AWARE},
     "disc": {"seed": 91, **DISC},
     "bar": {"seed": 1, **BAR},
     "faded": {"beta": 0.5, "seed": [17, 1], **FADED},
     "dusty": {"seed": [17, 1], **DUSTY},
+    "sun": {"seed": [61, 1], **SUN},
     "king": {"system": Unseen("king"), "seed": 14, **SNAPSHOT},
     "nfw": {"system": Unseen("nfw"), "seed": 15, **SNAPSHOT},
 }
@@ -137,15 +154,33 @@ def system(recipe: dict) -> da.DistributionFunction:
     return recipe.get("system") or da.Hernquist(beta=recipe["beta"])
 
 
-def draw(recipe: dict, n_stars: int) -> np.ndarray:
-    """Draw the stars (n, 6) of a recipe, those that are seen."""
+def draw(recipe: dict, n_stars: int) -> np.ndarray | PossibleTruths:
+    """Draw the stars (n, 6) of a recipe, those that are seen, or what they may be if a survey measured them."""
+    if "survey" in recipe:
+        rng = np.random.default_rng(recipe["seed"])
+        return possible(survey(n_stars, rng), rng)
     return recipe.get("cut", np.asarray)(system(recipe).sample(n_stars, rng=recipe["seed"]))
+
+
+def survey(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return n stars (n, 6) as a survey measures them that reaches BALL kpc, in galactic coordinates."""
+    disc = SolarNeighbourhood()
+    w = disc.around_sun(disc.sample(2 * n, rng=rng, radius=1.2 * BALL / disc.length))
+    seen = to_sky(w, **SKY)
+    seen += SURVEY * rng.standard_normal(seen.shape)
+    return seen[seen[:, 2] > 1 / BALL][:n]
+
+
+def possible(seen: np.ndarray, rng: np.random.Generator) -> PossibleTruths:
+    """Return what those stars may truly be, in kpc and km/s about the Sun."""
+    rules = {"to_phase_space": lambda m: from_sky(m, **SKY), "log_volume": log_volume}
+    return da.possible_truths(seen, SURVEY, n_truths=8, rng=rng, **rules)
 
 
 def train(recipe: dict, stars: np.ndarray, folder: Path | None) -> da.FlowEnsemble:
     """Train the ensemble of a recipe from its stars (n, 6), with checkpoints in a folder."""
     seed, noise = recipe["seed"], recipe.get("noise", 0.0)
-    stars = da.add_noise(stars, noise, rng=[seed, 1])
+    stars = da.add_noise(stars, noise, rng=[seed, 1]) if "noise" in recipe else stars
     if "n_truths" in recipe:
         stars = da.possible_truths(stars, noise, n_truths=recipe["n_truths"], rng=[seed, 2])
     names = ("n_flows", "spec", "config", "coordinates", "time_reversal", "equilibrium", "selection")
@@ -155,7 +190,7 @@ def train(recipe: dict, stars: np.ndarray, folder: Path | None) -> da.FlowEnsemb
         options["prior"] = da.fit(stars, rng=[*np.atleast_1d(seed), 4], checkpoint=start, **recipe["start"])
     model = da.fit(stars, rng=seed, checkpoint=folder, **options)
     described = {"name": repr(system(recipe)), **{key: recipe.get(key) for key in ("beta", "seed", "noise")}}
-    model.metadata |= {"system": described, "units": "G = mass = scale radius = 1"}
+    model.metadata |= {"system": described, "units": "kpc, km/s" if "survey" in recipe else NATURAL}
     return model
 
 

@@ -83,12 +83,13 @@ def accelerations_table(
     return QTable(columns, meta=meta)
 
 
-def deliver(folder: Path, table: QTable, model: FlowEnsemble) -> None:
-    """Write the ensemble, to ``model``, and last the table of accelerations to a folder that `claim` gave."""
-    text = StringIO()
-    table.write(text, format="ascii.ecsv")
+def deliver(folder: Path, table: QTable, model: FlowEnsemble, **more: QTable) -> None:
+    """Write ``more`` tables, the ensemble and last the table of accelerations to a folder that `claim` gave."""
     save(model, folder / "model")
-    write_files({folder / TABLE: text.getvalue().encode()})
+    for path, one in {**{f"{name}.ecsv": one for name, one in more.items()}, TABLE: table}.items():
+        text = StringIO()
+        one.write(text, format="ascii.ecsv")
+        write_files({folder / path: text.getvalue().encode()})
 
 
 def short_errors() -> None:

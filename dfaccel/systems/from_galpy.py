@@ -146,6 +146,15 @@ class SolarNeighbourhood(DistributionFunction):
         a_R, a_z = (pull(R, x[:, 2], use_physical=False) for pull in (self._galpy[0].Rforce, self._galpy[0].zforce))
         return np.column_stack([a_R * x[:, 0] / R, a_R * x[:, 1] / R, a_z])
 
+    def around_sun(self, w: np.ndarray) -> np.ndarray:
+        """Return stars (n, 6) in kpc and km/s about the Sun, x to the centre and y along the rotation."""
+        return np.hstack([(w[:, :3] - self.sun) * self.length, w[:, 3:] * self.velocity]) * [-1, 1, 1, -1, 1, 1]
+
+    def acceleration_around_sun(self, x: np.ndarray) -> np.ndarray:
+        """Return the acceleration (m, 3), in km^2 / s^2 / kpc, at places (m, 3) about the Sun in kpc."""
+        turn = np.array([-1, 1, 1])
+        return self.acceleration(self.sun + x * turn / self.length) * turn * self.velocity**2 / self.length
+
     def sample(self, n: int, *, rng: np.random.Generator | int, radius: float = 1 / 8.2) -> np.ndarray:
         """Draw stars (n, 6) within a distance of the Sun, by rejection."""
         n, rng, stars = check.count(n, "n"), np.random.default_rng(rng), []
