@@ -247,9 +247,8 @@ def potential(
         found = masses(atoms, priced, 2)
     n = len(priced)
     members = tuple(atoms._chosen(m > 0, m) for m in found[1:, :n])
-    extra, (known, _, confused) = estimates([u.name for u in besides], others, found[:, n:]), equations.told_apart(True)
-    owner = np.repeat(equations.names, equations.sizes)
-    extra = {name: estimate.without(~known[:, owner == name].all(1)) for name, estimate in extra.items()}
+    extra, (gone, _, confused) = estimates([u.name for u in besides], others, found[:, n:]), equations.told_apart(True)
+    extra = {name: estimate.without(gone[name]) for name, estimate in extra.items()}
     for sentence in confused:
         warnings.warn(sentence, stacklevel=2)
     return replace(atoms._chosen(found[0, :n] > 0, found[0, :n]), members=members, besides=extra)

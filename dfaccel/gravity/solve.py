@@ -68,6 +68,7 @@ class Equations:
             parts.append((normal[None], local, normal[None] - across, np.concatenate(unit, axis=1)[None]))
         normal, self.local, noise, unit = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
         self.sizes, self.names = [c.shape[-1] for c in columns], [u.name for u in unknowns]
+        self.owner = np.repeat(self.names, self.sizes)
         self.normal, self.unit, K = normal[0], unit[0], len(self.local) - 1
         shared = _SHARED * getattr(df, "metadata", {}).get("config", {}).get("bootstrap", False)
         self.signal = self.normal - (1 + shared * K) * noise[0]
@@ -90,32 +91,31 @@ class Equations:
         change = self.normal[:, free][..., ~free] @ (self.local[..., ~free] - shared)[..., None]
         return self.local[..., free] + (np.linalg.pinv(self.normal[:, free][..., free]) @ change)[..., 0]
 
-    def told_apart(self, smooth: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """Return which numbers (m, p) the data determine, the condition (m,) of each place, and what they confuse.
+    def told_apart(self, smooth: bool) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[str, ...]]:
+        """Return where (m,) each unknown is not determined, the condition (m,) of each place, and what is confused.
 
         If one of the unknowns is ``smooth``, places help each other: all are lost if in most of them more than one
         direction is.
         """
         own, signal = (part * self.unit[:, None] * self.unit[..., None] for part in (self.normal, self.signal))
-        owner = np.repeat(self.names, self.sizes)
-        vectors = np.repeat(self.sizes, self.sizes) > 1
-        known, confused = np.ones(self.local.shape[1:], bool), []
+        vectors, nowhere = np.repeat(self.sizes, self.sizes) > 1, np.zeros(len(own), bool)
+        gone, confused = dict.fromkeys(self.names, nowhere), []
         size, turn = np.linalg.eigh(without(own, ~vectors))
         k = 1 if smooth else 0  # the combination of numbers that the place knows least, or second least
         weak = turn[..., k : k + 1]
         left = (weak.mT @ without(signal, ~vectors) @ weak)[:, 0, 0]
         lost = (size[:, k] < _NOTHING) | (left < _RELIABLE * size[:, k])
         lost = np.full(len(lost), 2 * lost.sum() > len(lost)) if smooth else lost
-        if len(several := list(dict.fromkeys(owner[vectors]))) > 1 and lost.any():
-            known[np.ix_(lost, vectors)] = False
+        if len(several := list(dict.fromkeys(self.owner[vectors]))) > 1 and lost.any():
+            gone |= dict.fromkeys(several, lost)
             confused.append(f"{' and '.join(several)} cannot be told apart at {lost.sum()} of {len(lost)} points: "
                             "their columns differ by no more than noise")
         for i in np.flatnonzero(~vectors):
-            alone, left = (without(part, np.arange(len(owner)) != i).mean() for part in (own, signal))
+            alone, left = (without(part, np.arange(len(vectors)) != i).mean() for part in (own, signal))
             if alone < _NOTHING or left < _RELIABLE * alone:
-                known[:, i] = False
-                confused.append(f"{owner[i]} leaves no trace in f that the other unknowns do not leave")
-        return known, np.sqrt(size[:, -1] / np.maximum(size[:, 0], 1e-300)), tuple(confused)
+                gone[self.owner[i]] = ~nowhere
+                confused.append(f"{self.owner[i]} leaves no trace in f that the other unknowns do not leave")
+        return gone, np.sqrt(size[:, -1] / np.maximum(size[:, 0], 1e-300)), tuple(confused)
 
 
 def without(normal: np.ndarray, some: np.ndarray) -> np.ndarray:
@@ -287,13 +287,9 @@ def solve(
         theta, _ = together(equations, designs, ridge=ridges(shared, blocks))
         found = estimates([u.name for u in shared], blocks, theta)
         local = equations.rest(free, (joined(blocks) @ theta[:, None, :, None])[..., 0])
-    known, condition, confused = equations.told_apart(any(d is not None and d.shape[1] > 1 for d in designs))
-    owner = np.repeat(names, equations.sizes)
-    for name in names:
-        if name not in found:
-            numbers = local[..., owner[free] == name]
-            found[name] = Estimate(numbers[0], numbers[1:])
-        found[name] = found[name].without(~known[:, owner == name].all(1))
+    gone, condition, confused = equations.told_apart(any(d is not None and d.shape[1] > 1 for d in designs))
+    numbers = {name: local[..., equations.owner[free] == name] for name in names if name not in found}
+    found |= {name: Estimate(both[0], both[1:]) for name, both in numbers.items()}
     for sentence in confused if warn else ():
         warnings.warn(f"{sentence}: NaN", stacklevel=2)
-    return Solution(points, {name: found[name] for name in names}, condition, confused)
+    return Solution(points, {name: found[name].without(gone[name]) for name in names}, condition, confused)
