@@ -1,6 +1,8 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
-from dfaccel import snapshot
+from importlib import import_module
+from types import ModuleType
+
 from dfaccel.axes import cylindrical, directions, spherical
 from dfaccel.chapter import record
 from dfaccel.flows.divergence import kl_divergence, knn_divergence
@@ -33,3 +35,10 @@ __all__ = [
     "knn_divergence", "load", "mix", "potential", "record", "sample_mcmc", "save", "score_card", "snapshot", "solve",
     "spherical", "unknowns",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Return `dfaccel.snapshot`, imported when it is first asked for: astropy takes long."""
+    if name != "snapshot":
+        raise AttributeError(f"module 'dfaccel' has no attribute {name!r}")
+    return import_module("dfaccel.snapshot")

@@ -3,16 +3,14 @@
 Whatever is wrong with a file is said in one sentence, a `SnapshotError`. Nothing here reads pickle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from astropy.table import Table
 
 from dfaccel import _check as check
 from dfaccel.axes import directions
@@ -29,10 +27,8 @@ from dfaccel.snapshot.columns import (
     used_columns,
     vector,
 )
+from dfaccel.snapshot.formats import read_table
 from dfaccel.units import Frame
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 _FAR, _FAST = 1e8, 100.0  # median radii, median speeds: no star, but a number that stands for "unknown"
 _CORE, _ITERATIONS = 0.03, 20  # share of the stars in the core of the centre's weights; steps to the centre
@@ -87,19 +83,6 @@ def read(path: str | Path, columns: Mapping | str | None = None, units: Mapping 
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     return take(table, columns, units, name=path.name, digest=digest, **options)
-
-
-def read_table(path: str | Path, particles: str = "") -> Table:
-    """Read a table; of several, that of the ``particles``; a column ``pos`` of vectors comes as ``pos[0]``..."""
-    from dfaccel.snapshot.formats import table_from  # astropy takes long to import
-
-    try:
-        path = Path(str(path)).expanduser()
-        refuse(not path.is_file(), f"there is no file {str(path)!r}; give the path of a table of stars")
-        path.open("rb").close()
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home of that name
-        raise SnapshotError(f"{str(path)[:200]!r} cannot be opened: {getattr(error, 'strerror', error)}") from None
-    return table_from(path, str(particles or ""))
 
 
 def take(table: Table, columns: Mapping | str | None = None, units: Mapping | str | None = None, *,
