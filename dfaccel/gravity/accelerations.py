@@ -18,6 +18,7 @@ _CHUNK = 400_000  # equations set up at a time
 HUBER = 1.345  # keeps 95 % of the efficiency on Gaussian errors
 _ITERATIONS = 10  # of the weights; the solution then moves by less than the noise of the velocities
 _CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
+_TINY = np.finfo(float).tiny
 _STEEP = 1e6  # |grad_v ln f| times the typical speed at which a number is no slope, but an overflow
 
 
@@ -142,7 +143,8 @@ def accelerations(
         value, _, left = regress(score[..., 3:], -streaming, outside, huber)
         before = (streaming**2).mean(-1)
         residual = np.sqrt(np.divide((left**2).mean(-1), before, out=np.zeros_like(before), where=before > 0))
-        parts.append((value, _condition(score[..., 3:]), residual))
+        direction = score[..., 3:] / np.maximum(np.linalg.norm(score[..., 3:], axis=-1, keepdims=True), _TINY)
+        parts.append((value, np.sqrt(np.linalg.cond(direction.mT @ direction)), residual))
     value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
     members, condition, n_near = value[1:], condition[0], df.stars_near(points)
     deviation = members - members.mean(0)
@@ -182,25 +184,16 @@ def regress(
     """
     right, outside = right[..., None], outside[..., None]
     root = np.ones_like(right)  # of an equation's weight
+    median = np.nanmedian if outside.any() else np.median  # the latter is faster
     for _ in range(1 if huber is None else _ITERATIONS):
         q, r = np.linalg.qr(root * matrix)
         value = np.linalg.pinv(r, rcond=1e-12) @ (q.mT @ (root * right))  # least norm where undetermined
         left = right - matrix @ value
         if huber is not None:
-            limit = huber * _robust_spread(left, outside)
+            miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, np.abs(left))
+            spread = 1.4826 * median(miss, axis=-2, keepdims=True)  # standard deviation of a Gaussian of that median
+            limit = huber * spread
             miss = np.maximum(np.abs(left), limit)
             root = np.sqrt(np.divide(limit, miss, out=np.ones_like(miss), where=miss > 0))
     return np.where(outside.all(-2), np.nan, value[..., 0]), root[..., 0] ** 2, left[..., 0]
 
-
-def _condition(matrix: np.ndarray) -> np.ndarray:
-    """Return the condition number (..., m) of the directions of the rows of ``matrix`` (..., m, V, 3)."""
-    direction = matrix / np.maximum(np.linalg.norm(matrix, axis=-1, keepdims=True), np.finfo(float).tiny)
-    return np.sqrt(np.linalg.cond(direction.mT @ direction))
-
-
-def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Return the standard deviation (..., m, 1, 1) of the Gaussian that has the median misfit of the equations."""
-    miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, np.abs(left))
-    median = np.nanmedian if outside.any() else np.median  # the latter is faster
-    return 1.4826 * median(miss, axis=-2, keepdims=True)

@@ -86,11 +86,6 @@ class Equations:
             spread = spread[self.near].reshape(len(spread), -1).mean(1)
         return normal, 1 / np.maximum(spread, 1e-12 * np.median(spread) + 1e-300)
 
-    def rest(self, free: np.ndarray, shared: np.ndarray) -> np.ndarray:
-        """Return the numbers that are ``free`` (p,), (1 + K, m, ...), beside those shared (1 + K, m, ...)."""
-        change = self.normal[:, free][..., ~free] @ (self.local[..., ~free] - shared)[..., None]
-        return self.local[..., free] + (np.linalg.pinv(self.normal[:, free][..., free]) @ change)[..., 0]
-
     def told_apart(self, smooth: bool) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[str, ...]]:
         """Return where (m,) each unknown is not determined, the condition (m,) of each place, and what is confused.
 
@@ -286,7 +281,9 @@ def solve(
         shared = [u for u, d in zip(unknowns, designs, strict=True) if d is not None]
         theta, _ = together(equations, designs, ridge=ridges(shared, blocks))
         found = estimates([u.name for u in shared], blocks, theta)
-        local = equations.rest(free, (joined(blocks) @ theta[:, None, :, None])[..., 0])
+        change = local[..., ~free, None] - joined(blocks) @ theta[:, None, :, None]  # the free numbers respond to it
+        normal = equations.normal[:, free]
+        local = local[..., free] + (np.linalg.pinv(normal[..., free]) @ (normal[..., ~free] @ change))[..., 0]
     gone, condition, confused = equations.told_apart(any(d is not None and d.shape[1] > 1 for d in designs))
     numbers = {name: local[..., equations.owner[free] == name] for name in names if name not in found}
     found |= {name: Estimate(both[0], both[1:]) for name, both in numbers.items()}
