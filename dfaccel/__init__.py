@@ -1,8 +1,5 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
-from importlib import import_module
-from types import ModuleType
-
 from dfaccel.axes import cylindrical, directions, spherical
 from dfaccel.chapter import record
 from dfaccel.flows.divergence import kl_divergence, knn_divergence
@@ -37,8 +34,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> object:
     """Return `dfaccel.snapshot`, imported when it is first asked for: astropy takes long."""
     if name != "snapshot":
         raise AttributeError(f"module 'dfaccel' has no attribute {name!r}")
-    return import_module("dfaccel.snapshot")
+    import dfaccel.snapshot
+
+    return dfaccel.snapshot

@@ -133,30 +133,3 @@ def numbers(table: Table, name: str, key: str) -> np.ndarray:
         odd = (f"row {k} holds {str(v)[:40]!r}" for k, v in enumerate(column) if not NUMBER.fullmatch(str(v)))
         refuse(True, f"column {name!r} must hold one real number a row; {next(odd, what)}")
     return np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
-
-
-def factors_of(
-    table: Table, units: Mapping[str, UnitBase], scale_factor: float, hubble: float
-) -> tuple[float, float]:
-    """Return scale factor and little h: as given, or of the file, or zero."""
-    found = []
-    for k, (name, given) in enumerate((("scale_factor", scale_factor), ("hubble", hubble))):
-        number = check.positive(given or 0, name, zero=True)
-        refuse(number not in (0, 1) and not any(without_cosmology(unit)[k + 1] for unit in units.values()),
-               f"{name} is {number}, but no unit has {'ah'[k]}; leave it out, or give units such as 'kpc a/h, km/s'")
-        found.append(number or table.meta.get("dfaccel", {}).get(name) or 0.0)
-    return found[0], found[1]
-
-
-def told(
-    table: Table, used: Mapping[str, str], units: Mapping[str, UnitBase], factors: tuple[float, float]
-) -> str:
-    """Say in one line which columns of which part of a file were taken for what."""
-    said = table.meta.get("dfaccel", {})
-    parts = [" ".join(filter(None, (said.get("format", "table"), said.get("part"))))]
-    for keys in (check.COLUMNS[:3], check.COLUMNS[3:]):
-        own = ", ".join(dict.fromkeys(str(units[key]) or "no unit" for key in keys))
-        parts.append(f"{', '.join(keys)} from {', '.join(used[key] for key in keys)} in {own}")
-    powers = [without_cosmology(unit)[1:] for unit in units.values()]
-    parts += [f"{'ah'[k]} = {factor:.6g}" for k, factor in enumerate(factors) if any(power[k] for power in powers)]
-    return "; ".join(parts)
