@@ -14,7 +14,6 @@ from dfaccel import _check as check
 from dfaccel.gravity.velocities import FEW, TOO_FEW, velocity_chunks, warn_of
 from dfaccel.systems.base import DistributionFunction
 
-_CHUNK = 400_000  # equations set up at a time
 HUBER = 1.345  # keeps 95 % of the efficiency on Gaussian errors
 _ITERATIONS = 10  # of the weights; the solution then moves by less than the noise of the velocities
 _CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
@@ -79,8 +78,8 @@ class Accelerations:
         it shows, without a truth, which velocities disagree with the others (``leave_out`` of `accelerations`). It is
         NaN where f vanishes or has no gradient.
         """
-        chunks = velocity_chunks(df, self.points, 3, velocities, 0, _CHUNK)
-        score, a = np.concatenate([with_mixture(df, v, w)[1][0] for v, w in chunks]), self.value[:, None]
+        chunks, a = velocity_chunks(df, self.points, 3, velocities, 0), self.value[:, None]
+        score = np.concatenate([score[0] for *_, score in chunks])
         left = (np.asarray(velocities) * score[..., :3]).sum(-1) + (a * score[..., 3:]).sum(-1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return left / np.linalg.norm(a, axis=-1) / np.linalg.norm(score[..., 3:], axis=-1)
@@ -131,8 +130,7 @@ def accelerations(
     if not (leave_out is None or callable(leave_out)):
         raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
     parts = []
-    for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
-        log_f, score = with_mixture(df, v, w)
+    for v, w, log_f, score in velocity_chunks(df, points, n_velocities, velocities, rng):
         if leave_out is not None:
             out = np.asarray(leave_out(w))
             if out.shape != w.shape[:1] or out.dtype != bool:
@@ -153,17 +151,6 @@ def accelerations(
         warn_of(n_near < FEW, TOO_FEW)
         warn_of(condition > _CONDITION_LIMIT, "have a poorly conditioned solution (see .condition)")
     return Accelerations(points, value[0], members, covariance, condition, residual[0], n_near)
-
-
-def with_mixture(df: DistributionFunction, v: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ln f (1 + K, m, V) and its gradient (1 + K, m, V, 6) of the mixture, then of each member."""
-    log_f, score = df.members_score(w)
-    total = np.logaddexp.reduce(log_f, axis=0)
-    share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
-    mixture = np.einsum("kn,kni->ni", share, score)
-    shape = (-1, *v.shape[:2])
-    log_f = np.concatenate([total[None], log_f]).reshape(shape)
-    return log_f, np.concatenate([mixture[None], score]).reshape(*shape, 6)
 
 
 def usable(log_f: np.ndarray, score: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,12 +18,11 @@ from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
 from dfaccel import _check as check
-from dfaccel.gravity.accelerations import HUBER, regress, usable, with_mixture
+from dfaccel.gravity.accelerations import HUBER, regress, usable
 from dfaccel.gravity.unknowns import Estimate, Unknown, estimates, ridges
 from dfaccel.gravity.velocities import velocity_chunks
 from dfaccel.systems.base import DistributionFunction
 
-_CHUNK = 400_000  # equations set up at a time
 _NEAR = 10  # places over which the members' scatter is averaged
 _SHARED = 0.5  # of the variance of members with bootstraps of their own, what is the data's, and the same for all
 _NOTHING = 1e-12  # squared size of a column, in natural units, that is rounding error
@@ -50,8 +49,7 @@ class Equations:
         if singular.any():
             raise ValueError(f"points must not lie in the centre, or on the axis of an axisymmetric model; "
                              f"{singular.sum()} of them do, first at index {singular.argmax()}; move them a little")
-        for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
-            log_f, score = with_mixture(df, v, w)
+        for v, w, log_f, score in velocity_chunks(df, points, n_velocities, velocities, rng):
             score, outside = usable(log_f, score, v)
             x = w.reshape(*v.shape[:2], 6)[:, :1, :3]
             columns = [u.columns(x, v, score) for u in unknowns]

@@ -101,9 +101,7 @@ def unit_in(table: Table, key: str, wanted: str, stated: str | None) -> UnitBase
     return unit
 
 
-def vector(
-    table: Table, used: Mapping[str, str], units: Mapping[str, UnitBase], factors: tuple[float, float]
-) -> Quantity:
+def vector(table: Table, used: Mapping[str, str], units: Mapping, factors: tuple[float, float]) -> Quantity:
     """Return three columns as one quantity (n, 3) in the unit of the first; masked values are NaN."""
     first, values = next(iter(used)), []
     target = without_cosmology(units[first])[0]
