@@ -125,8 +125,6 @@ def accelerations(
     True
     """
     points = check.points(points)
-    if huber is not None:
-        check.positive(huber, "huber")
     if not (leave_out is None or callable(leave_out)):
         raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
     parts = []
@@ -169,6 +167,8 @@ def regress(
     Where f is small its learned score is poor in a way that no formula predicts. Huber's weights therefore let an
     equation that misses by more than ``huber`` robust standard deviations count by its miss rather than its square.
     """
+    if huber is not None:
+        check.positive(huber, "huber")
     right, outside = right[..., None], outside[..., None]
     root = np.ones_like(right)  # of an equation's weight
     median = np.nanmedian if outside.any() else np.median  # the latter is faster

@@ -5,8 +5,6 @@ smooth, from place to place follow from parameters :math:`\theta` by a design D,
 :math:`\sum_i (u_i - D_i\theta)^T N_i (u_i - D_i\theta) / q_i`, where q is the scatter of members in that metric.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -269,8 +267,6 @@ def solve(
         raise ValueError("unknowns must hold at least one, for example dfaccel.unknowns.Acceleration()")
     if len(set(names)) < len(names):
         raise ValueError(f"each unknown can be asked for once; got {', '.join(names)}")
-    if huber is not None:
-        check.positive(huber, "huber")
     equations = Equations(df, points, unknowns, n_velocities, velocities, rng, huber)
     designs = [u.design(points) for u in unknowns]
     free = np.repeat([d is None for d in designs], equations.sizes)

@@ -10,11 +10,9 @@ whole pattern turns about z, and H the rate at which it expands. Each unknown is
 some are the same numbers at all places. `dfaccel.solve` solves for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -162,7 +160,7 @@ class Estimate:
         """Standard deviation over the members, not divided by the root of their number; NaN for a single one."""
         return self.members.std(axis=0, ddof=1) if len(self.members) > 1 else np.full_like(self.value, np.nan)
 
-    def without(self, lost: np.ndarray) -> Estimate:
+    def without(self, lost: np.ndarray) -> Self:
         """Return the estimate with NaN at the points that are ``lost`` (m,) bool, or if one number and all are."""
         lost = lost[:, None] if np.ndim(self.value) else lost.all()
         value, members = (np.where(lost, np.nan, part) for part in (self.value, self.members))
