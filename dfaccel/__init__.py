@@ -41,3 +41,8 @@ def __getattr__(name: str) -> object:
     import dfaccel.snapshot
 
     return dfaccel.snapshot
+
+
+def __dir__() -> list[str]:
+    """Return all names, for completion."""
+    return [*globals(), "snapshot"]
