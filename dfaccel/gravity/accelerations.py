@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dfaccel import _check as check
-from dfaccel.gravity.velocities import FEW, TOO_FEW, velocity_chunks, warn_of
+from dfaccel.gravity.velocities import FEW, velocity_chunks, warn_of
 from dfaccel.systems.base import DistributionFunction
 
 HUBER = 1.345  # keeps 95 % of the efficiency on Gaussian errors
@@ -146,7 +146,7 @@ def accelerations(
     deviation = members - members.mean(0)
     covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / (len(members) - 1 or np.nan)
     if warn:
-        warn_of(n_near < FEW, TOO_FEW)
+        warn_of(n_near < FEW, "lie where training stars are too few (see .supported)")
         warn_of(condition > _CONDITION_LIMIT, "have a poorly conditioned solution (see .condition)")
     return Accelerations(points, value[0], members, covariance, condition, residual[0], n_near)
 

@@ -14,7 +14,6 @@ from dfaccel.systems.base import DistributionFunction
 _CHUNK = 400_000  # equations set up at a time
 N_LENDERS = 100_000  # stars that lend their velocities
 FEW = 100  # training stars near a point: fewer are too few
-TOO_FEW = "lie where training stars are too few (see .supported)"
 
 
 class VelocitySource:
