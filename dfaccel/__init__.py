@@ -1,6 +1,5 @@
 """Gravity from the motions of stars: distribution functions, normalizing flows, and the accelerations they imply."""
 
-from dfaccel import snapshot
 from dfaccel.axes import cylindrical, directions, spherical
 from dfaccel.chapter import record
 from dfaccel.flows.divergence import kl_divergence, knn_divergence
@@ -33,3 +32,17 @@ __all__ = [
     "knn_divergence", "load", "mix", "possible_truths", "potential", "record", "sample_mcmc", "save", "score_card",
     "snapshot", "solve", "spherical", "unknowns",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return `dfaccel.snapshot`, imported when it is first asked for: astropy takes long."""
+    if name != "snapshot":
+        raise AttributeError(f"module 'dfaccel' has no attribute {name!r}")
+    import dfaccel.snapshot
+
+    return dfaccel.snapshot
+
+
+def __dir__() -> list[str]:
+    """Return all names, for completion."""
+    return [*globals(), "snapshot"]

@@ -1,23 +1,16 @@
 """The border of units: plain numbers inside, the quantities of observers outside."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.units import Quantity, Unit, UnitBase, UnrecognizedUnit, annum, hour
 
 from dfaccel import _check as check
-
-if TYPE_CHECKING:
-    from astropy.units import Quantity, UnitBase
 
 
 def unit_of(given: str | UnitBase) -> UnitBase:
     """Return a unit, also one written as simulations do (ckpc/h, km a**1/2 s**-1); one that nobody knows stays so."""
-    from astropy.units import Unit, UnrecognizedUnit
-
     unit = Unit(given, parse_strict="silent")
     if isinstance(unit, UnrecognizedUnit):
         text = re.sub(r"\bc([kMG]?pc)\b|\b([kMG]?pc)cm\b|comoving\s+([kMG]?pc)\b", r"a \1\2\3", str(given))
@@ -27,8 +20,6 @@ def unit_of(given: str | UnitBase) -> UnitBase:
 
 def without_cosmology(unit: UnitBase) -> tuple[UnitBase, float, float]:
     """Return a unit without scale factor a and little h (to astropy a year and an hour), and their powers."""
-    from astropy.units import annum, hour
-
     powers = {base.name: float(power) for base, power in zip(unit.bases, unit.powers, strict=True)}
     of_a, of_h = powers.get("a", 0.0), powers.get("h", 0.0)
     return unit / annum**of_a / hour**of_h, of_a, of_h

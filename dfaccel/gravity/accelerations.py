@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from dfaccel import _check as check
-from dfaccel.gravity.velocities import FEW, TOO_FEW, velocity_chunks, warn_of
+from dfaccel.gravity.velocities import FEW, velocity_chunks, warn_of
 from dfaccel.systems.base import DistributionFunction
 
-_CHUNK = 400_000  # equations set up at a time
 HUBER = 1.345  # keeps 95 % of the efficiency on Gaussian errors
 _ITERATIONS = 10  # of the weights; the solution then moves by less than the noise of the velocities
 _CONDITION_LIMIT = 100.0  # beyond it one direction of a is known 100 times worse than another
+_TINY = np.finfo(float).tiny
 _STEEP = 1e6  # |grad_v ln f| times the typical speed at which a number is no slope, but an overflow
 
 
@@ -78,8 +78,8 @@ class Accelerations:
         it shows, without a truth, which velocities disagree with the others (``leave_out`` of `accelerations`). It is
         NaN where f vanishes or has no gradient.
         """
-        chunks = velocity_chunks(df, self.points, 3, velocities, 0, _CHUNK)
-        score, a = np.concatenate([with_mixture(df, v, w)[1][0] for v, w in chunks]), self.value[:, None]
+        chunks, a = velocity_chunks(df, self.points, 3, velocities, 0), self.value[:, None]
+        score = np.concatenate([score[0] for *_, score in chunks])
         left = (np.asarray(velocities) * score[..., :3]).sum(-1) + (a * score[..., 3:]).sum(-1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return left / np.linalg.norm(a, axis=-1) / np.linalg.norm(score[..., 3:], axis=-1)
@@ -125,13 +125,10 @@ def accelerations(
     True
     """
     points = check.points(points)
-    if huber is not None:
-        check.positive(huber, "huber")
     if not (leave_out is None or callable(leave_out)):
         raise TypeError(f"leave_out must be callable, points (n, 6) -> (n,) bool; got {type(leave_out).__name__}")
     parts = []
-    for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
-        log_f, score = with_mixture(df, v, w)
+    for v, w, log_f, score in velocity_chunks(df, points, n_velocities, velocities, rng):
         if leave_out is not None:
             out = np.asarray(leave_out(w))
             if out.shape != w.shape[:1] or out.dtype != bool:
@@ -142,26 +139,16 @@ def accelerations(
         value, _, left = regress(score[..., 3:], -streaming, outside, huber)
         before = (streaming**2).mean(-1)
         residual = np.sqrt(np.divide((left**2).mean(-1), before, out=np.zeros_like(before), where=before > 0))
-        parts.append((value, _condition(score[..., 3:]), residual))
+        direction = score[..., 3:] / np.maximum(np.linalg.norm(score[..., 3:], axis=-1, keepdims=True), _TINY)
+        parts.append((value, np.sqrt(np.linalg.cond(direction.mT @ direction)), residual))
     value, condition, residual = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
     members, condition, n_near = value[1:], condition[0], df.stars_near(points)
     deviation = members - members.mean(0)
     covariance = np.einsum("kmi,kmj->mij", deviation, deviation) / (len(members) - 1 or np.nan)
     if warn:
-        warn_of(n_near < FEW, TOO_FEW)
+        warn_of(n_near < FEW, "lie where training stars are too few (see .supported)")
         warn_of(condition > _CONDITION_LIMIT, "have a poorly conditioned solution (see .condition)")
     return Accelerations(points, value[0], members, covariance, condition, residual[0], n_near)
-
-
-def with_mixture(df: DistributionFunction, v: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ln f (1 + K, m, V) and its gradient (1 + K, m, V, 6) of the mixture, then of each member."""
-    log_f, score = df.members_score(w)
-    total = np.logaddexp.reduce(log_f, axis=0)
-    share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
-    mixture = np.einsum("kn,kni->ni", share, score)
-    shape = (-1, *v.shape[:2])
-    log_f = np.concatenate([total[None], log_f]).reshape(shape)
-    return log_f, np.concatenate([mixture[None], score]).reshape(*shape, 6)
 
 
 def usable(log_f: np.ndarray, score: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,27 +167,20 @@ def regress(
     Where f is small its learned score is poor in a way that no formula predicts. Huber's weights therefore let an
     equation that misses by more than ``huber`` robust standard deviations count by its miss rather than its square.
     """
+    if huber is not None:
+        check.positive(huber, "huber")
     right, outside = right[..., None], outside[..., None]
     root = np.ones_like(right)  # of an equation's weight
+    median = np.nanmedian if outside.any() else np.median  # the latter is faster
     for _ in range(1 if huber is None else _ITERATIONS):
         q, r = np.linalg.qr(root * matrix)
         value = np.linalg.pinv(r, rcond=1e-12) @ (q.mT @ (root * right))  # least norm where undetermined
         left = right - matrix @ value
         if huber is not None:
-            limit = huber * _robust_spread(left, outside)
+            miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, np.abs(left))
+            spread = 1.4826 * median(miss, axis=-2, keepdims=True)  # standard deviation of a Gaussian of that median
+            limit = huber * spread
             miss = np.maximum(np.abs(left), limit)
             root = np.sqrt(np.divide(limit, miss, out=np.ones_like(miss), where=miss > 0))
     return np.where(outside.all(-2), np.nan, value[..., 0]), root[..., 0] ** 2, left[..., 0]
 
-
-def _condition(matrix: np.ndarray) -> np.ndarray:
-    """Return the condition number (..., m) of the directions of the rows of ``matrix`` (..., m, V, 3)."""
-    direction = matrix / np.maximum(np.linalg.norm(matrix, axis=-1, keepdims=True), np.finfo(float).tiny)
-    return np.sqrt(np.linalg.cond(direction.mT @ direction))
-
-
-def _robust_spread(left: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Return the standard deviation (..., m, 1, 1) of the Gaussian that has the median misfit of the equations."""
-    miss = np.where(outside & ~outside.all(-2, keepdims=True), np.nan, np.abs(left))
-    median = np.nanmedian if outside.any() else np.median  # the latter is faster
-    return 1.4826 * median(miss, axis=-2, keepdims=True)

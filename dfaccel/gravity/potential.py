@@ -5,12 +5,10 @@ An acceleration solved for at each place alone may have a curl, or need a densit
 :math:`m_j \ge 0`: Plummer spheres (a = 0) and Miyamoto-Nagai discs, anywhere. All places together decide the masses.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -68,7 +66,7 @@ class Potential:
     a: np.ndarray
     b: np.ndarray
     masses: np.ndarray
-    members: tuple[Potential, ...]
+    members: tuple[Self, ...]
     places: np.ndarray
     G: float = 1.0
     besides: dict[str, Estimate] = field(default_factory=dict)
@@ -109,7 +107,7 @@ class Potential:
         pull = -(self.acceleration(R[..., None] * u) * u).sum(-1).mean(-1)
         return np.sqrt(R[..., 0] * np.maximum(pull, 0))
 
-    def standard_error(self, quantity: Callable[[Potential], np.ndarray]) -> np.ndarray:
+    def standard_error(self, quantity: Callable[[Self], np.ndarray]) -> np.ndarray:
         """Return the standard deviation over members of what ``quantity`` makes of a potential; NaN for a single one.
 
         For example ``phi.standard_error(lambda member: member.density(x))``.
@@ -140,7 +138,7 @@ class Potential:
             atoms[f"atom{j}"] = gp.MiyamotoNagaiPotential(m=m, a=a, b=b, origin=c, units=units)
         return atoms
 
-    def _chosen(self, chosen: np.ndarray, masses: np.ndarray) -> Potential:
+    def _chosen(self, chosen: np.ndarray, masses: np.ndarray) -> Self:
         """Return the atoms chosen, with other masses."""
         return replace(self, centres=self.centres[chosen], a=self.a[chosen], b=self.b[chosen], masses=masses[chosen])
 
@@ -247,9 +245,8 @@ def potential(
         found = masses(atoms, priced, 2)
     n = len(priced)
     members = tuple(atoms._chosen(m > 0, m) for m in found[1:, :n])
-    extra, (known, _, confused) = estimates([u.name for u in besides], others, found[:, n:]), equations.told_apart(True)
-    owner = np.repeat(equations.names, equations.sizes)
-    extra = {name: estimate.without(~known[:, owner == name].all(1)) for name, estimate in extra.items()}
+    extra, (gone, _, confused) = estimates([u.name for u in besides], others, found[:, n:]), equations.told_apart(True)
+    extra = {name: estimate.without(gone[name]) for name, estimate in extra.items()}
     for sentence in confused:
         warnings.warn(sentence, stacklevel=2)
     return replace(atoms._chosen(found[0, :n] > 0, found[0, :n]), members=members, besides=extra)

@@ -76,9 +76,7 @@ def score_points(scale: float = 1.0, *, flat: bool = False, rng: np.random.Gener
     return r[:, None] * directions(N_POINTS, rng)
 
 
-def score_card(
-    df: DistributionFunction, truth: Any, *, rng: np.random.Generator | int, **options: int
-) -> ScoreCard:
+def score_card(df: DistributionFunction, truth: Any, *, rng: np.random.Generator | int, **options: int) -> ScoreCard:
     """Recover accelerations at the points of the score card and compare them with the truth, in a `ScoreCard`.
 
     The points are log-uniform in r over 0.2-20 scale radii and isotropic. Those of a flat system, such as `Disc`, are

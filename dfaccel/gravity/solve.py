@@ -5,8 +5,6 @@ smooth, from place to place follow from parameters :math:`\theta` by a design D,
 :math:`\sum_i (u_i - D_i\theta)^T N_i (u_i - D_i\theta) / q_i`, where q is the scatter of members in that metric.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +16,11 @@ from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
 from dfaccel import _check as check
-from dfaccel.gravity.accelerations import HUBER, regress, usable, with_mixture
+from dfaccel.gravity.accelerations import HUBER, regress, usable
 from dfaccel.gravity.unknowns import Estimate, Unknown, estimates, ridges
 from dfaccel.gravity.velocities import velocity_chunks
 from dfaccel.systems.base import DistributionFunction
 
-_CHUNK = 400_000  # equations set up at a time
 _NEAR = 10  # places over which the members' scatter is averaged
 _SHARED = 0.5  # of the variance of members with bootstraps of their own, what is the data's, and the same for all
 _NOTHING = 1e-12  # squared size of a column, in natural units, that is rounding error
@@ -50,8 +47,7 @@ class Equations:
         if singular.any():
             raise ValueError(f"points must not lie in the centre, or on the axis of an axisymmetric model; "
                              f"{singular.sum()} of them do, first at index {singular.argmax()}; move them a little")
-        for v, w in velocity_chunks(df, points, n_velocities, velocities, rng, _CHUNK):
-            log_f, score = with_mixture(df, v, w)
+        for v, w, log_f, score in velocity_chunks(df, points, n_velocities, velocities, rng):
             score, outside = usable(log_f, score, v)
             x = w.reshape(*v.shape[:2], 6)[:, :1, :3]
             columns = [u.columns(x, v, score) for u in unknowns]
@@ -68,6 +64,7 @@ class Equations:
             parts.append((normal[None], local, normal[None] - across, np.concatenate(unit, axis=1)[None]))
         normal, self.local, noise, unit = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
         self.sizes, self.names = [c.shape[-1] for c in columns], [u.name for u in unknowns]
+        self.owner = np.repeat(self.names, self.sizes)
         self.normal, self.unit, K = normal[0], unit[0], len(self.local) - 1
         shared = _SHARED * getattr(df, "metadata", {}).get("config", {}).get("bootstrap", False)
         self.signal = self.normal - (1 + shared * K) * noise[0]
@@ -85,37 +82,31 @@ class Equations:
             spread = spread[self.near].reshape(len(spread), -1).mean(1)
         return normal, 1 / np.maximum(spread, 1e-12 * np.median(spread) + 1e-300)
 
-    def rest(self, free: np.ndarray, shared: np.ndarray) -> np.ndarray:
-        """Return the numbers that are ``free`` (p,), (1 + K, m, ...), beside those shared (1 + K, m, ...)."""
-        change = self.normal[:, free][..., ~free] @ (self.local[..., ~free] - shared)[..., None]
-        return self.local[..., free] + (np.linalg.pinv(self.normal[:, free][..., free]) @ change)[..., 0]
-
-    def told_apart(self, smooth: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """Return which numbers (m, p) the data determine, the condition (m,) of each place, and what they confuse.
+    def told_apart(self, smooth: bool) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[str, ...]]:
+        """Return where (m,) each unknown is not determined, the condition (m,) of each place, and what is confused.
 
         If one of the unknowns is ``smooth``, places help each other: all are lost if in most of them more than one
         direction is.
         """
         own, signal = (part * self.unit[:, None] * self.unit[..., None] for part in (self.normal, self.signal))
-        owner = np.repeat(self.names, self.sizes)
-        vectors = np.repeat(self.sizes, self.sizes) > 1
-        known, confused = np.ones(self.local.shape[1:], bool), []
+        vectors, nowhere = np.repeat(self.sizes, self.sizes) > 1, np.zeros(len(own), bool)
+        gone, confused = dict.fromkeys(self.names, nowhere), []
         size, turn = np.linalg.eigh(without(own, ~vectors))
         k = 1 if smooth else 0  # the combination of numbers that the place knows least, or second least
         weak = turn[..., k : k + 1]
         left = (weak.mT @ without(signal, ~vectors) @ weak)[:, 0, 0]
         lost = (size[:, k] < _NOTHING) | (left < _RELIABLE * size[:, k])
         lost = np.full(len(lost), 2 * lost.sum() > len(lost)) if smooth else lost
-        if len(several := list(dict.fromkeys(owner[vectors]))) > 1 and lost.any():
-            known[np.ix_(lost, vectors)] = False
+        if len(several := list(dict.fromkeys(self.owner[vectors]))) > 1 and lost.any():
+            gone |= dict.fromkeys(several, lost)
             confused.append(f"{' and '.join(several)} cannot be told apart at {lost.sum()} of {len(lost)} points: "
                             "their columns differ by no more than noise")
         for i in np.flatnonzero(~vectors):
-            alone, left = (without(part, np.arange(len(owner)) != i).mean() for part in (own, signal))
+            alone, left = (without(part, np.arange(len(vectors)) != i).mean() for part in (own, signal))
             if alone < _NOTHING or left < _RELIABLE * alone:
-                known[:, i] = False
-                confused.append(f"{owner[i]} leaves no trace in f that the other unknowns do not leave")
-        return known, np.sqrt(size[:, -1] / np.maximum(size[:, 0], 1e-300)), tuple(confused)
+                gone[self.owner[i]] = ~nowhere
+                confused.append(f"{self.owner[i]} leaves no trace in f that the other unknowns do not leave")
+        return gone, np.sqrt(size[:, -1] / np.maximum(size[:, 0], 1e-300)), tuple(confused)
 
 
 def without(normal: np.ndarray, some: np.ndarray) -> np.ndarray:
@@ -276,8 +267,6 @@ def solve(
         raise ValueError("unknowns must hold at least one, for example dfaccel.unknowns.Acceleration()")
     if len(set(names)) < len(names):
         raise ValueError(f"each unknown can be asked for once; got {', '.join(names)}")
-    if huber is not None:
-        check.positive(huber, "huber")
     equations = Equations(df, points, unknowns, n_velocities, velocities, rng, huber)
     designs = [u.design(points) for u in unknowns]
     free = np.repeat([d is None for d in designs], equations.sizes)
@@ -286,14 +275,12 @@ def solve(
         shared = [u for u, d in zip(unknowns, designs, strict=True) if d is not None]
         theta, _ = together(equations, designs, ridge=ridges(shared, blocks))
         found = estimates([u.name for u in shared], blocks, theta)
-        local = equations.rest(free, (joined(blocks) @ theta[:, None, :, None])[..., 0])
-    known, condition, confused = equations.told_apart(any(d is not None and d.shape[1] > 1 for d in designs))
-    owner = np.repeat(names, equations.sizes)
-    for name in names:
-        if name not in found:
-            numbers = local[..., owner[free] == name]
-            found[name] = Estimate(numbers[0], numbers[1:])
-        found[name] = found[name].without(~known[:, owner == name].all(1))
+        change = local[..., ~free, None] - joined(blocks) @ theta[:, None, :, None]  # the free numbers respond to it
+        normal = equations.normal[:, free]
+        local = local[..., free] + (np.linalg.pinv(normal[..., free]) @ (normal[..., ~free] @ change))[..., 0]
+    gone, condition, confused = equations.told_apart(any(d is not None and d.shape[1] > 1 for d in designs))
+    numbers = {name: local[..., equations.owner[free] == name] for name in names if name not in found}
+    found |= {name: Estimate(both[0], both[1:]) for name, both in numbers.items()}
     for sentence in confused if warn else ():
         warnings.warn(f"{sentence}: NaN", stacklevel=2)
-    return Solution(points, {name: found[name] for name in names}, condition, confused)
+    return Solution(points, {name: found[name].without(gone[name]) for name in names}, condition, confused)

@@ -10,11 +10,9 @@ whole pattern turns about z, and H the rate at which it expands. Each unknown is
 some are the same numbers at all places. `dfaccel.solve` solves for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from dfaccel import _check as check
 from dfaccel.coordinates import coordinate_map
 
 
-class Unknown(Protocol):
+class Unknown:
     """A few numbers at each place, ``columns`` of the regression, and what they have to do with those of other places.
 
     ``name`` is its key in a `Solution`; ``design(x)`` (m, p, J) gives the p numbers at places ``x`` from J parameters,
@@ -32,46 +30,38 @@ class Unknown(Protocol):
 
     name: ClassVar[str]
     speeds: ClassVar[int]
+    shared: ClassVar[bool] = False  # whether it is one number, the same at all places
 
     def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
         """Return the columns (..., m, V, p) of places x (m, 1, 3), velocities (m, V, 3), scores (..., m, V, 6)."""
-        ...
+        raise NotImplementedError
 
     def design(self, x: np.ndarray) -> np.ndarray | None:
         """Return the numbers (m, p, J) at places x (m, 3) that J parameters of one make, or None."""
-        ...
+        return np.ones((len(x), 1, 1)) if self.shared else None
 
 
-class Acceleration:
+class Acceleration(Unknown):
     """The acceleration at each place, three numbers of its own."""
 
-    name: ClassVar[str] = "acceleration"
-    speeds: ClassVar[int] = 2
+    name, speeds = "acceleration", 2
 
     def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
         """Return the gradient by velocity."""
         return score[..., 3:]
 
-    def design(self, x: np.ndarray) -> None:
-        """Return None: the acceleration is free at each place."""
 
-
-class Selection:
+class Selection(Unknown):
     """The gradient of ln S, free at each place. S(x) is the share of the stars at x that the table holds.
 
     S must not depend on velocity and, beside a `PatternSpeed`, be round about z.
     """
 
-    name: ClassVar[str] = "selection"
-    speeds: ClassVar[int] = 0
+    name, speeds = "selection", 0
 
     def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
         """Return minus the velocity."""
         return np.broadcast_to(-v, score[..., 3:].shape)
-
-    def design(self, x: np.ndarray) -> np.ndarray | None:
-        """Return None: the gradient is free at each place."""
-        return None
 
 
 class SmoothSelection(Selection):
@@ -140,12 +130,7 @@ class SmoothAcceleration(SmoothSelection):
     symmetry: for a local volume, whose field `dfaccel.potential` does not describe.
     """
 
-    name: ClassVar[str] = "acceleration"
-    speeds: ClassVar[int] = 2
-
-    def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
-        """Return the gradient by velocity."""
-        return score[..., 3:]
+    name, speeds, columns = "acceleration", 2, Acceleration.columns
 
     def design(self, x: np.ndarray) -> np.ndarray:
         """Return minus the gradients (m, 3, J) of the functions."""
@@ -156,38 +141,28 @@ class SmoothAcceleration(SmoothSelection):
         return (self.design(check.points(x)) @ np.asarray(parameters)[..., None, :, None])[..., 0]
 
 
-class PatternSpeed:
+class PatternSpeed(Unknown):
     """The angular speed about z, anticlockwise, of a pattern that is steady in the frame turning with it."""
 
-    name: ClassVar[str] = "pattern_speed"
-    speeds: ClassVar[int] = 1
+    name, speeds, shared = "pattern_speed", 1, True
 
     def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
         """Return the rate at which a turning pattern changes ln f."""
         (x, y, _), (v_x, v_y, _) = np.moveaxis(x, -1, 0), np.moveaxis(v, -1, 0)
         return (y * score[..., 0] - x * score[..., 1] + v_y * score[..., 3] - v_x * score[..., 4])[..., None]
 
-    def design(self, x: np.ndarray) -> np.ndarray:
-        """Return one number for all places."""
-        return np.ones((len(x), 1, 1))
 
-
-class Expansion:
+class Expansion(Unknown):
     """The rate H at which lengths grow as 1 + H t while velocities, apart from H x, shrink as much.
 
     An acceleration found beside it is that without the term H^2 x, which is second order in H.
     """
 
-    name: ClassVar[str] = "expansion"
-    speeds: ClassVar[int] = 1
+    name, speeds, shared = "expansion", 1, True
 
     def columns(self, x: np.ndarray, v: np.ndarray, score: np.ndarray) -> np.ndarray:
         """Return the rate at which an expanding system changes ln f."""
         return ((v * score[..., 3:]).sum(-1) - (x * score[..., :3]).sum(-1))[..., None]
-
-    def design(self, x: np.ndarray) -> np.ndarray:
-        """Return one number for all places."""
-        return np.ones((len(x), 1, 1))
 
 
 @dataclass(frozen=True)
@@ -203,7 +178,7 @@ class Estimate:
         """Standard deviation over the members, not divided by the root of their number; NaN for a single one."""
         return self.members.std(axis=0, ddof=1) if len(self.members) > 1 else np.full_like(self.value, np.nan)
 
-    def without(self, lost: np.ndarray) -> Estimate:
+    def without(self, lost: np.ndarray) -> Self:
         """Return the estimate with NaN at the points that are ``lost`` (m,) bool, or if one number and all are."""
         lost = lost[:, None] if np.ndim(self.value) else lost.all()
         value, members = (np.where(lost, np.nan, part) for part in (self.value, self.members))

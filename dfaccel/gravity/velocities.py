@@ -11,9 +11,9 @@ from scipy.spatial import cKDTree
 from dfaccel import _check as check
 from dfaccel.systems.base import DistributionFunction
 
+_CHUNK = 400_000  # equations set up at a time
 N_LENDERS = 100_000  # stars that lend their velocities
 FEW = 100  # training stars near a point: fewer are too few
-TOO_FEW = "lie where training stars are too few (see .supported)"
 
 
 class VelocitySource:
@@ -41,9 +41,12 @@ class VelocitySource:
 
 def velocity_chunks(
     df: DistributionFunction, points: np.ndarray, n_velocities: int, velocities: np.ndarray | None,
-    rng: np.random.Generator | int, size: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Check or draw velocities; yield those of a few points (m, V, 3) and the stars they make (m V, 6), m V ~ size."""
+    rng: np.random.Generator | int,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Check or draw velocities; yield those of a few points (m, V, 3) and the stars they make (m V, 6), with scores.
+
+    These are ln f (1 + K, m, V) and its gradient (1 + K, m, V, 6): first those of the mixture, then of each member.
+    """
     needed = ("log_df", "members_score", "sample") if velocities is None else ("log_df", "members_score")
     own = {name: getattr(type(df), name, None) for name in needed}
     if None in own.values() or any(own[name] is getattr(DistributionFunction, name) for name in needed[::2]):
@@ -60,9 +63,14 @@ def velocity_chunks(
         if not np.isfinite(velocities).all():
             raise ValueError(f"velocities has {(~np.isfinite(velocities)).sum()} non-finite values; remove them")
         n_velocities = velocities.shape[1]
-    for chunk in np.array_split(np.arange(len(points)), math.ceil(len(points) * n_velocities / size)):
+    for chunk in np.array_split(np.arange(len(points)), math.ceil(len(points) * n_velocities / _CHUNK)):
         v = source(points[chunk], n_velocities) if velocities is None else velocities[chunk]
-        yield v, np.concatenate([np.broadcast_to(points[chunk, None], v.shape), v], axis=-1).reshape(-1, 6)
+        w = np.concatenate([np.broadcast_to(points[chunk, None], v.shape), v], axis=-1).reshape(-1, 6)
+        log_f, score = df.members_score(w)
+        total = np.logaddexp.reduce(log_f, axis=0)
+        share = np.exp(log_f - np.where(np.isneginf(total), 0.0, total))
+        score = np.concatenate([np.einsum("kn,kni->ni", share, score)[None], score])
+        yield v, w, np.concatenate([total[None], log_f]).reshape(-1, *v.shape[:2]), score.reshape(-1, *v.shape[:2], 6)
 
 
 def warn_of(points: np.ndarray, what: str) -> None:

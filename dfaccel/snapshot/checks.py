@@ -16,9 +16,8 @@ from scipy.spatial import cKDTree
 from dfaccel._check import COLUMNS
 from dfaccel.coordinates import COORDINATES, CoordinateMap
 from dfaccel.gravity.accelerations import Accelerations
-from dfaccel.snapshot import tensors
 from dfaccel.snapshot.read import Snapshot, refuse
-from dfaccel.snapshot.tensors import CHANCE, SIGMA
+from dfaccel.snapshot.tensors import CHANCE, SIGMA, cure, growth, misalignment
 
 CHI2 = {d: float(stats.chi2.isf(CHANCE, d)) for d in (2, 5)}  # as improbable, d degrees of freedom
 DIPOLE, STREAMING, ROTATION, DRIFT, ALIGNED, ROUND, BAR, TILT = 0.1, 0.2, 0.5, 0.1, 0.2, 0.8, 0.1, 20.0  # then: refuse
@@ -218,12 +217,12 @@ def _stationarity(w: np.ndarray, r: np.ndarray) -> Iterator[Check]:
 
 def _tensors(w: np.ndarray, kind: type[CoordinateMap]) -> Iterator[Check]:
     """Ask whether second moments of the positions stay, and whether velocities point as the symmetry demands."""
-    (change, chi2, limit), (turned, misfit, most) = tensors.growth(w), tensors.misalignment(w, kind)
+    (change, chi2, limit), (turned, misfit, most) = growth(w), misalignment(w, kind)
     size, trace = float(np.linalg.norm(change)), float(np.trace(change))
     cause = "columns are mixed, a bar turns, or an assumed symmetry is not there"
     if chi2 > limit and trace**2 > 1.5 * size**2:  # most of it is the same in all directions
         cause = f"the stars {'expand' if trace > 0 else 'contract'}"
-    elif (chi2 > limit or misfit > most) and (found := tensors.cure(w, kind)):
+    elif (chi2 > limit or misfit > most) and (found := cure(w, kind)):
         cause = f"one axis is mirrored or columns are swapped, since with {found} for vx, vy, vz they would pass"
     yield _graded("second moments", chi2, "The second moments of the positions stay as they are.", "The second moments "
                   f"of the positions change, by a correlation of {size:.2f}: {cause}.", limit, refuse=size > DRIFT)

@@ -1,19 +1,14 @@
 """Which columns of a table are positions and velocities, and their units; what is unclear is said in one sentence."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.table import Table
+from astropy.units import Quantity, UnitBase, UnrecognizedUnit, function
 
 from dfaccel import _check as check
 from dfaccel.units import unit_of, without_cosmology
-
-if TYPE_CHECKING:
-    from astropy.table import Table
-    from astropy.units import Quantity, UnitBase
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+|nan|inf)(e[-+]?\d+)?", re.IGNORECASE)
 SKY = "turn right ascension, distance and the like into Cartesian coordinates first, with astropy's SkyCoord"
@@ -82,16 +77,8 @@ def used_columns(table: Table, keys: tuple[str, ...], columns: Mapping[str, str]
 
 def unit_in(table: Table, key: str, wanted: str, stated: str | None) -> UnitBase:
     """Return the unit of a column of one real number a row, that of the file or the one stated."""
-    from astropy.units import UnrecognizedUnit, function
-
-    sky = any(name.lower() in ("ra", "dec", "parallax") or hasattr(table[name], "frame") for name in table.colnames)
-    refuse(wanted not in table.colnames, f"there is no column {wanted!r} for {key} among "
-           f"{', '.join(table.colnames)[:200]}; {SKY if sky else f'say which it is with columns, {key}=...'}")
+    numbers(table, wanted, key)  # says what is wrong with the column, if it is no column of numbers
     column, unit, said = table[wanted], None if stated is None else unit_of(stated), table.meta.get("dfaccel", {})
-    if column.ndim != 1 or column.dtype.kind not in "iuf":
-        what = f"it holds {column.dtype.name} of shape {column.shape[1:]}"
-        odd = (f"row {k} holds {str(v)[:40]!r}" for k, v in enumerate(column) if not NUMBER.fullmatch(str(v)))
-        refuse(True, f"column {wanted!r} must hold one real number a row; {next(odd, what)}")
     refuse(isinstance(unit, UnrecognizedUnit), f"units has {stated!r} for {key}, which astropy does not know")
     own = column.unit or "".join(re.findall(r"[\[(](.*[^\d\W].*)[\])]$", wanted)) or None
     own, what = None if own is None else unit_of(own), "no unit"
@@ -114,9 +101,7 @@ def unit_in(table: Table, key: str, wanted: str, stated: str | None) -> UnitBase
     return unit
 
 
-def vector(
-    table: Table, used: Mapping[str, str], units: Mapping[str, UnitBase], factors: tuple[float, float]
-) -> Quantity:
+def vector(table: Table, used: Mapping[str, str], units: Mapping, factors: tuple[float, float]) -> Quantity:
     """Return three columns as one quantity (n, 3) in the unit of the first; masked values are NaN."""
     first, values = next(iter(used)), []
     target = without_cosmology(units[first])[0]
@@ -136,34 +121,13 @@ def vector(
 
 def numbers(table: Table, name: str, key: str) -> np.ndarray:
     """Return the column for ``key``, float64, without its unit; masked values are NaN."""
-    refuse(name not in table.colnames, f"there is no column {name!r} for {key} among {', '.join(table.colnames)[:200]}")
+    sky = any(other.lower() in ("ra", "dec", "parallax") or hasattr(table[other], "frame") for other in table.colnames)
+    with_columns = " with columns" * (key in check.COLUMNS)
+    refuse(name not in table.colnames, f"there is no column {name!r} for {key} among "
+           f"{', '.join(table.colnames)[:200]}; {SKY if sky else f'say which it is{with_columns}, {key}=...'}")
     column = table[name]
-    refuse(column.ndim != 1 or column.dtype.kind not in "iuf", f"column {name!r} must hold one real number a row")
+    if column.ndim != 1 or column.dtype.kind not in "iuf":
+        what = f"it holds {column.dtype.name} of shape {column.shape[1:]}"
+        odd = (f"row {k} holds {str(v)[:40]!r}" for k, v in enumerate(column) if not NUMBER.fullmatch(str(v)))
+        refuse(True, f"column {name!r} must hold one real number a row; {next(odd, what)}")
     return np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
-
-
-def factors_of(
-    table: Table, units: Mapping[str, UnitBase], scale_factor: float, hubble: float
-) -> tuple[float, float]:
-    """Return scale factor and little h: as given, or of the file, or zero."""
-    found = []
-    for k, (name, given) in enumerate((("scale_factor", scale_factor), ("hubble", hubble))):
-        number = check.positive(given or 0, name, zero=True)
-        refuse(number not in (0, 1) and not any(without_cosmology(unit)[k + 1] for unit in units.values()),
-               f"{name} is {number}, but no unit has {'ah'[k]}; leave it out, or give units such as 'kpc a/h, km/s'")
-        found.append(number or table.meta.get("dfaccel", {}).get(name) or 0.0)
-    return found[0], found[1]
-
-
-def told(
-    table: Table, used: Mapping[str, str], units: Mapping[str, UnitBase], factors: tuple[float, float]
-) -> str:
-    """Say in one line which columns of which part of a file were taken for what."""
-    said = table.meta.get("dfaccel", {})
-    parts = [" ".join(filter(None, (said.get("format", "table"), said.get("part"))))]
-    for keys in (check.COLUMNS[:3], check.COLUMNS[3:]):
-        own = ", ".join(dict.fromkeys(str(units[key]) or "no unit" for key in keys))
-        parts.append(f"{', '.join(keys)} from {', '.join(used[key] for key in keys)} in {own}")
-    powers = [without_cosmology(unit)[1:] for unit in units.values()]
-    parts += [f"{'ah'[k]} = {factor:.6g}" for k, factor in enumerate(factors) if any(power[k] for power in powers)]
-    return "; ".join(parts)

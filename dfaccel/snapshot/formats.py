@@ -27,11 +27,17 @@ _CGS = (("to_cgs", "a_scaling", "h_scaling"), ("CGSConversionFactor", "aexp-scal
         ("Conversion factor to CGS (not including cosmological corrections)", "a-scale exponent", "h-scale exponent"))
 
 
-def table_from(path: Path, particles: str) -> Table:
-    """Return the table in a file, or the one of the ``particles``, vectors taken apart; its meta says what it was."""
+def read_table(path: str | Path, particles: str = "") -> Table:
+    """Read a table; of several, that of the ``particles``; a column ``pos`` of vectors comes as ``pos[0]``..."""
     kind = "compressed"
     try:
-        with path.open("rb") as packed, get_readable_fileobj(packed, "binary") as file, warnings.catch_warnings():
+        path = Path(str(path)).expanduser()
+        refuse(not path.is_file(), f"there is no file {str(path)!r}; give the path of a table of stars")
+        opened = path.open("rb")
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home of that name
+        raise SnapshotError(f"{str(path)[:200]!r} cannot be opened: {getattr(error, 'strerror', error)}") from None
+    try:
+        with opened as packed, get_readable_fileobj(packed, "binary") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # also of units that astropy does not know: our error, if one is needed
             kind, source = "zip", _member(file)
             head = source.read(512)
@@ -40,7 +46,7 @@ def table_from(path: Path, particles: str) -> Table:
             other = next((other for sign, other in _OTHERS.items() if start.upper().startswith(sign)), None)
             refuse(other is not None, f"is {other}; {_KNOWN}")
             kind, reader = next((found for sign, found in _READERS.items() if start.startswith(sign)), ("text", _text))
-            table = reader(source, particles)
+            table = reader(source, str(particles or ""))
     except SnapshotError as error:
         raise SnapshotError(f"{path.name} {error}") from None
     except Exception as error:  # noqa: BLE001 - a dozen readers, each with errors of its own

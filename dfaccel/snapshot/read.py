@@ -3,36 +3,21 @@
 Whatever is wrong with a file is said in one sentence, a `SnapshotError`. Nothing here reads pickle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from astropy.table import Table
 
 from dfaccel import _check as check
 from dfaccel.axes import directions
 from dfaccel.coordinates import coordinate_map
-from dfaccel.snapshot.columns import (
-    SKY,
-    SnapshotError,
-    factors_of,
-    mapping,
-    numbers,
-    refuse,
-    told,
-    unit_in,
-    used_columns,
-    vector,
-)
-from dfaccel.units import Frame
-
-if TYPE_CHECKING:
-    from astropy.table import Table
+from dfaccel.snapshot.columns import SKY, SnapshotError, mapping, numbers, refuse, unit_in, used_columns, vector
+from dfaccel.snapshot.formats import read_table
+from dfaccel.units import Frame, without_cosmology
 
 _FAR, _FAST = 1e8, 100.0  # median radii, median speeds: no star, but a number that stands for "unknown"
 _CORE, _ITERATIONS = 0.03, 20  # share of the stars in the core of the centre's weights; steps to the centre
@@ -89,19 +74,6 @@ def read(path: str | Path, columns: Mapping | str | None = None, units: Mapping 
     return take(table, columns, units, name=path.name, digest=digest, **options)
 
 
-def read_table(path: str | Path, particles: str = "") -> Table:
-    """Read a table; of several, that of the ``particles``; a column ``pos`` of vectors comes as ``pos[0]``..."""
-    from dfaccel.snapshot.formats import table_from  # astropy takes long to import
-
-    try:
-        path = Path(str(path)).expanduser()
-        refuse(not path.is_file(), f"there is no file {str(path)!r}; give the path of a table of stars")
-        path.open("rb").close()
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home of that name
-        raise SnapshotError(f"{str(path)[:200]!r} cannot be opened: {getattr(error, 'strerror', error)}") from None
-    return table_from(path, str(particles or ""))
-
-
 def take(table: Table, columns: Mapping | str | None = None, units: Mapping | str | None = None, *,
          centre: str = "stars", weights: str = "", hubble: float = 0, scale_factor: float = 0,
          name: str = "the table", digest: str = "") -> Snapshot:
@@ -116,7 +88,7 @@ def take(table: Table, columns: Mapping | str | None = None, units: Mapping | st
     twice = next((column for column in used.values() if [*used.values()].count(column) > 1), None)
     refuse(twice is not None, f"column {twice!r} cannot stand for two of {', '.join(check.COLUMNS)}; mend columns")
     units = {key: unit_in(table, key, column, units.get(key)) for key, column in used.items()}
-    factors = factors_of(table, units, scale_factor, hubble)
+    factors = _factors(table, units, scale_factor, hubble)
     x, v = (vector(table, dict([*used.items()][part]), units, factors) for part in (slice(3), slice(3, 6)))
     plain = all(q.unit.physical_type == "dimensionless" for q in (x, v))
     for q, kind, first in ((x, "length", "x"), (v, "velocity", "vx")):
@@ -127,7 +99,10 @@ def take(table: Table, columns: Mapping | str | None = None, units: Mapping | st
     rows = np.flatnonzero(finite)[np.sort(np.unique(w[finite], axis=0, return_index=True)[1])]
     refuse(len(rows) < check.MIN_STARS, f"{name} has {len(rows)} different rows with six finite numbers; at least "
            f"{check.MIN_STARS} stars are needed")
-    w, weight = w[rows], _shares(weight[rows], weights) if weights else None
+    try:
+        w, weight = w[rows], check.weights(weight[rows], len(rows)) if weights else None
+    except ValueError as error:
+        raise SnapshotError(f"column {weights!r}, for weights: {error}") from None
     for key, column in zip(check.COLUMNS, w.T, strict=True):
         refuse((column == column[0]).all(), f"column {used[key]!r} has the same value in every row; it cannot be {key}")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -143,15 +118,30 @@ def take(table: Table, columns: Mapping | str | None = None, units: Mapping | st
     n_finite, w = int(finite.sum()), w / np.repeat([length, velocity], 3)
     unused = tuple(column for column in table.colnames if column not in (weights, *used.values()))
     return Snapshot(w, frame, len(table), len(table) - n_finite, n_finite - len(rows), name, digest, unused,
-                    told(table, used, units, factors), factors, weight)
+                    _told(table, used, units, factors), factors, weight)
 
 
-def _shares(weight: np.ndarray, column: str) -> np.ndarray:
-    """Return weights (n,) of mean one."""
-    try:
-        return check.weights(weight, len(weight))
-    except ValueError as error:
-        raise SnapshotError(f"column {column!r}, for weights: {error}") from None
+def _factors(table: Table, units: Mapping, scale_factor: float, hubble: float) -> tuple[float, float]:
+    """Return scale factor and little h: as given, or of the file, or zero."""
+    found = []
+    for k, (name, given) in enumerate((("scale_factor", scale_factor), ("hubble", hubble))):
+        number = check.positive(given or 0, name, zero=True)
+        refuse(number not in (0, 1) and not any(without_cosmology(unit)[k + 1] for unit in units.values()),
+               f"{name} is {number}, but no unit has {'ah'[k]}; leave it out, or give units such as 'kpc a/h, km/s'")
+        found.append(number or table.meta.get("dfaccel", {}).get(name) or 0.0)
+    return found[0], found[1]
+
+
+def _told(table: Table, used: Mapping[str, str], units: Mapping, factors: tuple[float, float]) -> str:
+    """Say in one line which columns of which part of a file were taken for what."""
+    said = table.meta.get("dfaccel", {})
+    parts = [" ".join(filter(None, (said.get("format", "table"), said.get("part"))))]
+    for keys in (check.COLUMNS[:3], check.COLUMNS[3:]):
+        own = ", ".join(dict.fromkeys(str(units[key]) or "no unit" for key in keys))
+        parts.append(f"{', '.join(keys)} from {', '.join(used[key] for key in keys)} in {own}")
+    powers = [without_cosmology(unit)[1:] for unit in units.values()]
+    parts += [f"{'ah'[k]} = {factor:.6g}" for k, factor in enumerate(factors) if any(power[k] for power in powers)]
+    return "; ".join(parts)
 
 
 def _middle(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What a run on your own stars leaves: a folder that is never overwritten, a trained ensemble, a table with units."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Mapping
@@ -9,18 +7,16 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from astropy.table import QTable
 
 from dfaccel._files import write_files
 from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.store import save
 from dfaccel.gravity.accelerations import Accelerations
 from dfaccel.snapshot.read import Snapshot, SnapshotError, refuse
-
-if TYPE_CHECKING:
-    from astropy.table import QTable
 
 SIGMA_APART = 3  # errors between two methods from which on the flag is "differs"
 TABLE, RUN, PACKAGES = "accelerations.ecsv", "run.json", ("dfaccel", "torch", "numpy", "astropy")
@@ -61,8 +57,6 @@ def accelerations_table(
 ) -> QTable:
     """Return places, accelerations, errors (``factor`` times the scatter over members), those of moments, and flags."""
     # The verdict of the checks comes first in the metadata.
-    from astropy.table import QTable
-
     frame = snapshot.frame
     inner, outer = np.quantile(np.linalg.norm(snapshot.w[:, :3], axis=1), [0.01, 0.99])
     r = np.linalg.norm(result.points, axis=1)

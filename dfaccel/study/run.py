@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -156,24 +157,19 @@ def _parse(store: Path) -> tuple[Table, int]:
         raise FileNotFoundError(f"{store} does not exist")
     *lines, cut = store.read_text(errors="replace").split("\n")  # a line without its end may lack digits
     head = next((i for i, line in enumerate(lines, 1) if not line.startswith("#")), 0)
+    rows = []
+    for line in lines[head:]:
+        with suppress(ValueError):  # a whole row has a number of the right kind for each column, and a finite loss
+            items = zip(lines[head - 1].split(","), line.split(","), strict=True)
+            row = {name: (int if name in _INTEGERS else float)(item) for name, item in items}
+            rows += [line] * math.isfinite(row.get("held_out", 0.0))
     try:
-        rows = [line for line in lines[head:] if _is_whole(line, lines[head - 1].split(","))]
         table = Table.read([*lines[:head], *rows], format="ascii.ecsv")
         if tuple(table.colnames[:5]) != KEYS or not isinstance(table.meta["design"], dict):
             raise ValueError
     except (ValueError, LookupError, TypeError, YAMLError):
         raise ValueError(f"{store} is not the table of a study; name another file or delete it") from None
     return table, len(lines) - head - len(rows) + bool(cut)
-
-
-def _is_whole(line: str, names: list[str]) -> bool:
-    """Tell whether a line holds a number of the right kind for each column, and a finite loss."""
-    try:
-        row = {name: (int if name in _INTEGERS else float)(item)
-               for name, item in zip(names, line.split(","), strict=True)}
-    except ValueError:
-        return False
-    return math.isfinite(row.get("held_out", 0.0))
 
 
 def _finished(store: Path, design: Design) -> dict[tuple, tuple]:

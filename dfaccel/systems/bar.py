@@ -1,14 +1,10 @@
 """A galaxy with a bar that turns: the potential of Long & Murali, and a disc of stars in equilibrium with it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dfaccel import _check as check
 from dfaccel.systems.base import Array, namespace, real
@@ -131,26 +127,18 @@ class BarredDisc:
         """Return the potential (...) at positions ``x`` (..., 3) along the bar's axes."""
         return sum(part.potential(x) for part in (self.bar, self.disc, self.halo))
 
-    def escape_speed(self, x: Array) -> Array:
-        """Return the escape speed (...) at positions ``x`` (..., 3)."""
-        return (-2 * self.potential(x)) ** 0.5
-
     def circular_speed(self, R: Array) -> Array:
         """Return the circular speed (...) at ``R`` (...) in the plane, of the azimuthal mean of the pull."""
         phi, R = np.linspace(0, 2 * np.pi, 64, endpoint=False), np.asarray(R, dtype=np.float64)[..., None]
         u = np.stack([np.cos(phi), np.sin(phi), 0 * phi], axis=-1)
         return np.sqrt(-(R[..., 0]) * (self.acceleration(R[..., None] * u) * u).sum(-1).mean(-1))
 
-    @cached_property
-    def _fastest(self) -> float:
-        """Frequency of the fastest small oscillation, along z at the centre."""
-        return math.sqrt(-float(self.acceleration(np.array([0.0, 0.0, 1e-4]))[2]) / 1e-4)
-
     def rate(self, w: torch.Tensor) -> torch.Tensor:
         """Return an upper bound (n,) of the rate at which the force on stars ``w`` (n, 6) changes."""
-        return torch.full_like(w[:, 0], self._fastest)
+        # the frequency of the fastest small oscillation, along z at the centre
+        return torch.full_like(w[:, 0], math.sqrt(-float(self.acceleration(np.array([0.0, 0.0, 1e-4]))[2]) / 1e-4))
 
-    def sample(self, n: int, *, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw independent stars (n, 6)."""
         w = unmixed(self, n, rng, self.scale, 5 * self.scale, self.height, self.dispersion)
         for k in range(_GROUPS):

@@ -1,14 +1,11 @@
 """The Miyamoto-Nagai potential, and a disc of stars in equilibrium in it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincinv
 
 from dfaccel import _check as check
@@ -173,11 +170,11 @@ class Disc:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below one, in units of the circular speed; got {getattr(self, name)}")
 
-    def initial(self, n: int, rng: np.random.Generator | int) -> NDArray[np.float64]:
+    def initial(self, n: int, rng: np.random.Generator | int) -> np.ndarray:
         """Draw stars (n, 6) as they are before their orbits are followed."""
         return unmixed(self.field, n, rng, self.scale, self.r_max, self.height, self.dispersion, self.lag)
 
-    def sample(self, n: int, *, rng: np.random.Generator | int, **options: Any) -> NDArray[np.float64]:
+    def sample(self, n: int, *, rng: np.random.Generator | int, **options: Any) -> np.ndarray:
         """Draw stars (n, 6) of the disc in equilibrium; options are the checkpoint and device of `orbits.integrate`."""
         return integrate(self.initial(n, rng), self.field, self.time, step=0.3, **options)
 
@@ -193,8 +190,8 @@ class Disc:
 def unmixed(
     field: Any, n: int, rng: np.random.Generator | int, scale: float, r_max: float, height: float, dispersion: float,
     lag: float = Disc.lag,
-) -> NDArray[np.float64]:
-    """Draw stars (n, 6) as those of a `Disc` begin, in a field that has ``acceleration`` and ``escape_speed``."""
+) -> np.ndarray:
+    """Draw stars (n, 6) as those of a `Disc` begin, in a field that has ``acceleration`` and ``potential``."""
     n, rng = check.count(n, "n"), np.random.default_rng(rng)
     u = np.maximum(rng.random(n), 2.0**-54)
     big_r = scale * gammaincinv(2, u * gammainc(2, r_max / scale))
@@ -203,7 +200,7 @@ def unmixed(
     x = np.stack([big_r * cos, big_r * sin, rng.laplace(0, height, n)], axis=-1)
     pull = field.acceleration(x)
     speed = np.sqrt(-(x[:, 0] * pull[:, 0] + x[:, 1] * pull[:, 1]))
-    escape, deviates = field.escape_speed(x), rng.standard_normal((3, n))
+    escape, deviates = (-2 * field.potential(x)) ** 0.5, rng.standard_normal((3, n))
     while True:
         v_phi = speed * (1 - lag * np.abs(deviates[0]))
         v_r, v_z = dispersion * speed * deviates[1:]

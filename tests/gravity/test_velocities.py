@@ -110,7 +110,7 @@ def test_points_do_not_depend_on_their_company(monkeypatch, places, bound_veloci
     points = places(20)
     velocities = bound_velocities(PLUMMER, points)
     together = da.accelerations(PLUMMER, points, velocities=velocities).value
-    monkeypatch.setattr("dfaccel.gravity.accelerations._CHUNK", 200)
+    monkeypatch.setattr("dfaccel.gravity.velocities._CHUNK", 200)
     apart = da.accelerations(PLUMMER, points, velocities=velocities).value
     np.testing.assert_allclose(apart, together, rtol=1e-9, atol=1e-12)
 
