@@ -6,7 +6,8 @@ Ten thousand to three hundred thousand stars of an isotropic Hernquist sphere ar
 flows, noisy stars denoised with a first fit, and learned again. Each seed is a draw of its own of stars, noise and
 trainings (the book has three, but one for some cells of many stars). A million stars are those of the shipped
 ensembles, one draw each, which learned from possible truths of noisy stars. Errors are of the score card, each number
-of members averaged over all subsets of an ensemble. Rows are added as soon as they are known; started again, the script does only what is missing.
+of members averaged over all subsets of an ensemble. Rows are added as soon as they are known; started again, the
+script does only what is missing.
 """
 
 from itertools import combinations

@@ -6,6 +6,7 @@ from dfaccel.flows.divergence import kl_divergence, knn_divergence
 from dfaccel.flows.ensemble import FlowEnsemble
 from dfaccel.flows.fit import fit
 from dfaccel.flows.maf import FlowSpec
+from dfaccel.flows.recipe import recipe
 from dfaccel.flows.store import load, save
 from dfaccel.flows.training import TrainConfig
 from dfaccel.gravity import unknowns
@@ -29,8 +30,8 @@ __all__ = [
     "Accelerations", "BarredDisc", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist",
     "MiyamotoNagai", "Plummer", "Potential", "ScoreCard", "ShortChainError", "Solution", "Stream", "TrainConfig",
     "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "fit", "jeans", "kl_divergence",
-    "knn_divergence", "load", "mix", "possible_truths", "potential", "record", "sample_mcmc", "save", "score_card",
-    "snapshot", "solve", "spherical", "unknowns",
+    "knn_divergence", "load", "mix", "possible_truths", "potential", "recipe", "record", "sample_mcmc", "save",
+    "score_card", "snapshot", "solve", "spherical", "unknowns",
 ]
 
 

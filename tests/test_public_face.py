@@ -15,7 +15,7 @@ PROMISED = {
     "Accelerations", "BarredDisc", "Disc", "DistributionFunction", "FlowEnsemble", "FlowSpec", "Hernquist",
     "MiyamotoNagai", "Plummer", "Potential", "ScoreCard", "ShortChainError", "Solution", "Stream", "TrainConfig",
     "accelerations", "add_noise", "calibrate", "cylindrical", "denoise", "directions", "fit", "jeans",
-    "kl_divergence", "knn_divergence", "load", "mix", "possible_truths", "potential", "record", "sample_mcmc",
+    "kl_divergence", "knn_divergence", "load", "mix", "possible_truths", "potential", "recipe", "record", "sample_mcmc",
     "save", "score_card", "snapshot", "solve", "spherical", "unknowns",
 }
 FORBIDDEN = ("Utils", "utils", "helper", "misc", "calc_", "get_")
