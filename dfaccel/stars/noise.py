@@ -11,6 +11,7 @@ from dfaccel.systems.base import DistributionFunction
 
 _CHUNK = 20_000  # stars whose candidates are weighed at a time
 _WIDE = 2.0  # spread of the draws over that of the stars, where errors are larger
+_MANY, _FAR = 100, 1e6  # stars from which on their spread is known, and its square, over what is seen, before
 _STEP = 1e-5  # of the numerical Jacobian, over the spread of the stars
 
 
@@ -154,15 +155,19 @@ class _Draw:
         covariance = errors if errors.ndim == 3 else np.square(errors)[..., None] * np.eye(6)
         scale = np.sqrt(np.maximum(np.einsum("...ii->...i", covariance), np.finfo(float).tiny))
         size, turn = np.linalg.eigh(covariance / scale[..., None] / scale[..., None, :])
-        bad = np.atleast_1d((size < -1e-9).any(-1) if errors.ndim == 3 else (errors < 0).any(-1))
+        bad = np.atleast_1d((errors < 0).any(-1))
+        if errors.ndim == 3:
+            bad = (size < -1e-9).any(-1) | ~np.isclose(errors, errors.mT, rtol=1e-6, atol=0).all((1, 2))
         if bad.any():
-            raise ValueError(f"errors must not be negative, and covariances positive; {bad.sum()} are not, first at "
-                             f"index {bad.argmax()}")
+            raise ValueError(f"errors must not be negative, and covariances symmetric and positive; {bad.sum()} are "
+                             f"not, first at index {bad.argmax()}")
         covariance = np.broadcast_to(covariance, (n, 6, 6))
         # the normal density of the noise times a wide one of all stars, with its covariance among the stars
-        noise, self.centre, seen = covariance.mean(0), self.w.mean(0), np.cov(self.w.T)
-        spread, axes = np.linalg.eigh(_whiten(seen, seen) - (1 - 3 * np.sqrt(2 / n)) * _whiten(noise, seen))
-        wide = _WIDE * np.sqrt(np.diag(seen))[:, None] * axes * np.sqrt(spread.clip(1e-6))
+        noise, self.centre = covariance.mean(0), self.w.mean(0)
+        seen = np.maximum(self.w.std(0), np.sqrt(np.diag(noise))) + np.finfo(float).tiny ** 0.25
+        spread = np.cov(self.w.T) - (1 - 3 * np.sqrt(2 / n)) * noise if n > _MANY else np.diag(_FAR * seen**2)
+        size, axes = np.linalg.eigh(spread / seen / seen[:, None])
+        wide = _WIDE * seen[:, None] * axes * np.sqrt(size.clip(1e-6))
         self.inverse = np.linalg.inv(wide @ wide.T)
         gain = covariance @ np.linalg.inv(covariance + wide @ wide.T)
         self.middle = self.w + np.einsum("nij,nj->ni", gain, self.centre - self.w)
@@ -184,7 +189,10 @@ class _Draw:
         if self.to_phase_space is not None:
             flat = truths.reshape(-1, 6)
             with np.errstate(all="ignore"):
-                log_weight = log_weight + self.log_volume(flat).reshape(log_weight.shape)
+                volume = np.asarray(self.log_volume(flat), dtype=float)
+                if volume.shape != flat.shape[:1]:
+                    raise ValueError(f"log_volume must return shape {flat.shape[:1]}; got {volume.shape}")
+                log_weight = log_weight + volume.reshape(log_weight.shape)
                 truths = self._places(flat).reshape(truths.shape)
         log_weight = np.where(np.isfinite(truths).all(-1) & ~np.isnan(log_weight), log_weight, -np.inf)
         lost = np.isneginf(log_weight).all(1)
@@ -212,9 +220,3 @@ class _Draw:
 def _chunks(n: int) -> list[slice]:
     """Return the parts of n stars that are weighed at a time, with a bar of progress."""
     return tqdm([slice(i, min(i + _CHUNK, n)) for i in range(0, n, _CHUNK)], unit="chunk", leave=False)
-
-
-def _whiten(covariance: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return a covariance (6, 6) in units of the standard deviations that were seen."""
-    scale = np.sqrt(np.diag(seen))
-    return covariance / scale / scale[:, None]

@@ -84,8 +84,9 @@ def test_bad_fraction(name, use, fraction, error, message):
 @pytest.mark.parametrize(("errors", "message"), [
     (np.ones(5), r"errors must be a number or have shape \(6,\), \(40, 6\) or \(40, 6, 6\); got \(5,\)"),
     (np.full(6, np.nan), "errors has 6 non-finite rows, first at index 0"),
-    (np.where(np.arange(40)[:, None] == 7, -1.0, np.ones(6)), "covariances positive; 1 are not, first at index 7"),
+    (np.where(np.arange(40)[:, None] == 7, -1.0, np.ones(6)), "and positive; 1 are not, first at index 7"),
     (np.eye(6) * np.where(np.arange(40) == 9, -1.0, 1.0)[:, None, None], "1 are not, first at index 9"),
+    (np.tile(np.eye(6) + 0.1 * np.eye(6, k=1), (40, 1, 1)), "symmetric and positive; 40 are not"),
     (np.eye(6) + np.where(np.arange(40) == 3, 2.0, 0.0)[:, None, None] * np.eye(6)[::-1], "first at index 3"),
 ])
 def test_bad_errors(errors, message):
@@ -104,6 +105,21 @@ def test_a_star_without_a_possible_truth_is_named():
         possible_truths(w, np.full(6, 1e-3), to_phase_space=near, rng=1)
     with pytest.raises(ValueError, match=r"to_phase_space must return shape \(640, 6\); got \(640, 3\)"):
         possible_truths(w, np.full(6, 1e-3), to_phase_space=lambda m: m[:, :3], rng=1)
+    with pytest.raises(ValueError, match=r"log_volume must return shape \(640,\); got \(640, 6\)"):
+        possible_truths(w, np.full(6, 1e-3), to_phase_space=np.copy, log_volume=np.copy, rng=1)
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_few_stars_and_columns_that_do_not_vary(n):
+    """Then the draws are those of the noise: mean and width at 5 sigma."""
+    w = GALAXY.sample(n, rng=1)
+    w[:, 2] = 3.0
+    found = possible_truths(w, np.array([0.1, 0.2, 0.0, 0.1, 0.1, 0.1]), n_truths=4000, rng=1)
+    z = (found.w - w[:, None])[..., 1] / 0.2
+    assert np.abs(z.mean()) < 5 / np.sqrt(z.size)
+    assert np.abs(z.std() - 1) < 5 / np.sqrt(2 * z.size)
+    assert (found.w[..., 2] == 3).all()
+    assert np.ptp(found.log_weight) < 1e-2
 
 
 def test_at_least_one_candidate():
