@@ -2,8 +2,9 @@
 
 Each recipe is complete: its stars are drawn from a seed, its training resumes from ``_build/training/NAME`` if it was
 interrupted, and the finished ensemble is written to ``models/NAME``. A recipe with ``n_truths`` learns from so many
-possible truths of each noisy star. One with ``start`` first learns its stars that way, and goes on from there. One
-with ``n_repeats`` learns a table of stars with units, as chapter 14 does, and is calibrated by as many repetitions.
+possible truths of each noisy star, one with ``survey`` from those of a catalogue. One with ``start`` first learns its
+stars that way, and goes on from there. One with ``n_repeats`` learns a table of stars with units, as chapter 14 does,
+and is calibrated by as many repetitions.
 To try a recipe, give ``--stars`` and ``--output``: fewer stars, another folder, no checkpoints.
 """
 

@@ -100,6 +100,8 @@ def test_the_commands_for_your_own_stars_work_as_they_are_written(name, write, t
         done = subprocess.run(command + sizes, shell=True, cwd=here, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     assert len(QTable.read(here / "my_results" / "accelerations.ecsv")) == TINY["n_places"]
+    assert QTable.read(here / "my_results" / "profile.ecsv")["enclosed_mass"].unit is not None
+    assert len(QTable.read(here / "my_results" / "potential.ecsv"))
     check_report(here / "my_stars.html")
 
 

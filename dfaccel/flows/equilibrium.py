@@ -42,7 +42,9 @@ class Equilibrium:
         y = (y - mean) / std
         q = y[:, :p]
         smooth = torch.cat([torch.ones_like(q[:, :1]), q, q**2], 1)
-        moved = straight[:, :-1] - (p > 2) * smooth @ torch.linalg.lstsq(smooth, straight[:, :-1]).solution
+        moved = straight[:, :-1]
+        if p > 2:  # as seen by who moves with the stars; under a symmetry there is little mean motion
+            moved = moved - smooth @ torch.linalg.lstsq(smooth, moved).solution
         frequency = smooth @ torch.linalg.lstsq(smooth, moved.norm(dim=1, keepdim=True).log()).solution
         inside = (q.abs() <= _REACH).all(1, keepdim=True)
         self.rates = torch.where(inside, torch.cat([straight, pushed.flatten(1)], 1) / frequency.exp(), 0.0).float()

@@ -5,7 +5,7 @@ from dfaccel.flows.maf import FlowSpec
 from dfaccel.flows.training import TrainConfig
 
 _MANY, _SMALL, _FEW = 200_000, 3000, 1000  # stars: no equilibrium from here on; smaller flows below; a weight of one
-_SYMMETRIC = ("spherical", "axisymmetric")  # coordinates in which an equilibrium can be part of the loss
+_SYMMETRIC = ("spherical", "axisymmetric")  # coordinates for which the weight of the equilibrium was chosen
 
 
 def recipe(n: float, coordinates: str = "spherical") -> dict:

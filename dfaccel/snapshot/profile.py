@@ -11,15 +11,8 @@ from dfaccel.snapshot.read import Snapshot
 _N_RADII = 30
 
 
-def _mass_unit(snapshot: Snapshot) -> u.Quantity:
-    """Return the mass that is one in the frame: length velocity^2 / G, or without G if the file has no units."""
-    frame = snapshot.frame
-    mass = frame.length * frame.velocity**2
-    return mass if mass.unit == u.one else (mass / G).to(u.Msun)
-
-
-def profile_table(snapshot: Snapshot, phi: Potential, factor: float = 1.0) -> QTable:
-    """Return the mass within a radius, circular speed and density of a potential, with errors, against radius.
+def potential_tables(snapshot: Snapshot, phi: Potential, factor: float = 1.0) -> dict[str, QTable]:
+    """Return the ``profile`` of a potential against radius and the atoms that are the ``potential``, with units.
 
     Parameters
     ----------
@@ -30,9 +23,10 @@ def profile_table(snapshot: Snapshot, phi: Potential, factor: float = 1.0) -> QT
 
     Returns
     -------
-    QTable
-        30 radii between those of 1 % and 99 % of the stars; mass and density of all that pulls, stars and dark matter.
-        The circular speed and the density are those on the x axis of the frame.
+    dict of QTable
+        "profile": mass within a radius, circular speed and density, with errors, at 30 radii between those of 1 % and
+        99 % of the stars; of all that pulls, stars and dark matter. Circular speed and density are those on the x axis.
+        "potential": place of each atom in the file's coordinates, scale lengths a and b, and mass.
 
     Examples
     --------
@@ -40,10 +34,13 @@ def profile_table(snapshot: Snapshot, phi: Potential, factor: float = 1.0) -> QT
     >>> from dfaccel.systems.from_galpy import Unseen
     >>> stars = da.snapshot.take(Unseen("king").table(2000, rng=0))
     >>> atom = da.Potential(np.zeros((1, 3)), np.zeros(1), np.ones(1), np.ones(1), (), np.zeros((0, 3)))
-    >>> profile_table(stars, atom).colnames[:3]
-    ['r', 'enclosed_mass', 'enclosed_mass_error']
+    >>> tables = potential_tables(stars, atom)
+    >>> tables["profile"].colnames[:3], tables["potential"].colnames[3:]
+    (['r', 'enclosed_mass', 'enclosed_mass_error'], ['a', 'b', 'mass'])
     """
-    frame, mass = snapshot.frame, _mass_unit(snapshot)
+    frame = snapshot.frame
+    mass = frame.length * frame.velocity**2  # that is one in the frame, times G
+    mass = mass if mass.unit == u.one else (mass / G).to(u.Msun)
     r = np.geomspace(*np.quantile(np.linalg.norm(snapshot.w[:, :3], axis=1), [0.01, 0.99]), _N_RADII)
     quantities = {
         "enclosed_mass": (lambda one: one.enclosed_mass(r), mass),
@@ -53,27 +50,9 @@ def profile_table(snapshot: Snapshot, phi: Potential, factor: float = 1.0) -> QT
     columns = {"r": r * frame.length}
     for name, (quantity, unit) in quantities.items():
         columns |= {name: quantity(phi) * unit, f"{name}_error": factor * phi.standard_error(quantity) * unit}
-    return QTable(columns, meta={"scatter_times": float(factor)})
-
-
-def potential_table(snapshot: Snapshot, phi: Potential) -> QTable:
-    """Return the atoms of a potential: place in the file's coordinates, scale lengths a and b, and mass.
-
-    Parameters
-    ----------
-    snapshot, phi : Snapshot, Potential
-        As in `profile_table`.
-
-    Examples
-    --------
-    >>> import dfaccel as da
-    >>> from dfaccel.systems.from_galpy import Unseen
-    >>> stars = da.snapshot.take(Unseen("king").table(2000, rng=0))
-    >>> atom = da.Potential(np.zeros((1, 3)), np.zeros(1), np.ones(1), np.ones(1), (), np.zeros((0, 3)))
-    >>> potential_table(stars, atom).colnames
-    ['x', 'y', 'z', 'a', 'b', 'mass']
-    """
-    frame = snapshot.frame
-    columns = dict(zip("xyz", frame.places(phi.centres).T, strict=True))
-    columns |= {"a": phi.a * frame.length, "b": phi.b * frame.length, "mass": phi.masses * _mass_unit(snapshot)}
-    return QTable(columns, meta={"each row": "Miyamoto & Nagai (1975); with a = 0 a Plummer sphere"})
+    atoms = dict(zip("xyz", frame.places(phi.centres).T, strict=True))
+    atoms |= {"a": phi.a * frame.length, "b": phi.b * frame.length, "mass": phi.masses * mass}
+    return {
+        "profile": QTable(columns, meta={"scatter_times": float(factor)}),
+        "potential": QTable(atoms, meta={"each row": "Miyamoto & Nagai (1975); with a = 0 a Plummer sphere"}),
+    }

@@ -194,14 +194,15 @@ class _Draw:
                     raise ValueError(f"log_volume must return shape {flat.shape[:1]}; got {volume.shape}")
                 log_weight = log_weight + volume.reshape(log_weight.shape)
                 truths = self._places(flat).reshape(truths.shape)
-        log_weight = np.where(np.isfinite(truths).all(-1) & ~np.isnan(log_weight), log_weight, -np.inf)
-        lost = np.isneginf(log_weight).all(1)
+        possible = np.isfinite(truths).all(-1) & np.isfinite(log_weight)
+        lost = ~possible.any(1)
         if lost.any():
             raise ValueError(f"w and errors must leave each star a possible truth; {lost.sum()} have none, first at "
                              f"index {part.start + lost.argmax()}")
-        possible = np.isfinite(log_weight)  # the others stand for nothing, at a place that is possible
-        truths[~possible] = truths[np.nonzero(~possible)[0], possible.argmax(1)[np.nonzero(~possible)[0]]]
-        return truths, log_weight - np.where(possible, log_weight, -np.inf).max(1, keepdims=True)
+        star, _ = np.nonzero(~possible)  # what cannot be stands for nothing, at a place that is possible
+        truths[~possible] = truths[star, possible.argmax(1)[star]]
+        log_weight = np.where(possible, log_weight, -np.inf)
+        return truths, log_weight - log_weight.max(1, keepdims=True)
 
     def _places(self, measured: np.ndarray) -> np.ndarray:
         """Return stars in phase space (m, 6)."""

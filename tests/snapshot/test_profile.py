@@ -7,7 +7,7 @@ from astropy.constants import G
 from astropy.table import Table
 
 import dfaccel as da
-from dfaccel.snapshot.profile import potential_table, profile_table
+from dfaccel.snapshot.profile import potential_tables
 from dfaccel.systems.from_galpy import Unseen
 
 SYSTEM = Unseen("king")
@@ -24,7 +24,8 @@ def stars():
 
 def test_a_plummer_sphere_in_physical_units(stars):
     phi = plummer(2.0, tuple(plummer(mass) for mass in (1.9, 2.1)))
-    table = profile_table(stars, phi, factor=2.0)
+    tables = potential_tables(stars, phi, factor=2.0)
+    table, atoms = tables["profile"], tables["potential"]
     frame = stars.frame
     r = (table["r"] / frame.length).to_value("")
     unit = (frame.length * frame.velocity**2 / G).to("Msun")
@@ -35,7 +36,6 @@ def test_a_plummer_sphere_in_physical_units(stars):
     np.testing.assert_allclose((table["density"] / density).to_value(""), 1, rtol=1e-9)
     # the scatter of 1.9 and 2.1 is 0.1 sqrt(2)
     np.testing.assert_allclose(table["enclosed_mass_error"] / table["enclosed_mass"], 2 * 0.1 * 2**0.5 / 2, rtol=1e-9)
-    atoms = potential_table(stars, phi)
     assert atoms["mass"][0] == 2 * unit
     np.testing.assert_allclose(atoms["x"][0].to_value("pc"), frame.centre[0].to_value("pc"))
 
@@ -43,6 +43,6 @@ def test_a_plummer_sphere_in_physical_units(stars):
 def test_without_units():
     table = SYSTEM.table(3000, rng=0)
     found = da.snapshot.take(Table({name: table[name].value for name in table.colnames}), units="1, 1")
-    profile = profile_table(found, plummer(1.0))
+    profile = potential_tables(found, plummer(1.0))["profile"]
     assert profile["enclosed_mass"].unit == u.one
     assert np.isnan(profile["density_error"]).all()  # one potential has no scatter
